@@ -1,0 +1,32 @@
+//! Kubeless: events from Kafka (and other sources) to functions over HTTP, at most once per
+//! (trigger, function, event).
+//!
+//! The way of one event, in the order of the modules below: a [`sources`] thread decodes a record into an
+//! [`event::Event`] and hands it to [`dispatch`], which judges it (filter, deduplication window in [`claims`]),
+//! waits until [`router`] knows a ready endpoint and a permit is free, has the source write the claim durably,
+//! and only then gives a [`claims::Claimed`] to the [`invoker`]. Each event ends in exactly one
+//! [`ledger::Outcome`]. `docs/ARCHITECTURE.md` walks the same way with the invariants.
+
+// L0: no knowledge of the rest
+pub mod clock;
+pub mod event;
+pub mod shutdown;
+pub mod telemetry;
+// L1: what users write, what a cluster looks like, how events end
+pub mod api;
+pub mod cluster;
+pub mod config;
+pub mod ledger;
+// L2: strangers to one another
+pub mod claims;
+pub mod invoker;
+pub mod router;
+// L3: the only room that sees claims, router and invoker together
+pub mod dispatch;
+// L4
+pub mod admin;
+pub mod cli;
+pub mod local;
+pub mod sources;
+// L5: wiring
+pub mod daemon;
