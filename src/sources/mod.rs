@@ -1,1 +1,3 @@
-//! Stub.
+//! Sources: one folder each, one line in the list below.
+
+pub mod kafka;

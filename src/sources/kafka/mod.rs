@@ -1,0 +1,4 @@
+//! Kafka source.
+
+pub mod decode;
+pub mod register;

@@ -1,0 +1,21 @@
+//! Fast tests: no outside process, no network beyond loopback, no sleeps as synchronisation.
+
+mod admin;
+mod cli;
+mod compile_fail;
+mod config;
+mod crds;
+mod decode;
+mod dispatch;
+mod docs;
+mod filter;
+mod headers;
+mod invoker;
+mod journal;
+mod kafka_protocol;
+mod lanes;
+mod manifests;
+mod register;
+mod router;
+mod tidy;
+mod window;

@@ -1,0 +1,3 @@
+//! Real servers: Apache Kafka and child processes of this product.
+
+mod support;
