@@ -1,4 +1,6 @@
 //! Kafka source.
 
 pub mod decode;
+pub mod ffi;
+pub mod protocol;
 pub mod register;
