@@ -18,6 +18,11 @@ use std::collections::BTreeMap;
 pub trait Record {
     /// The lane it runs in; `None` when it may run beside any other.
     fn lane(&self) -> Option<crate::event::Lane>;
+
+    /// Bytes it holds in memory.
+    fn weight(&self) -> usize {
+        0
+    }
 }
 
 /// Decides about records in log order. An overlay inside the implementation serves a batch that is being planned.
@@ -172,8 +177,9 @@ impl<R: Record> Protocol<R> {
     }
 
     /// Plans a commit that claims nothing: take-over (N2), removal of settled and reported entries (N1).
-    /// `only`: these shards (revoke callback); else every owned shard that has something to say.
-    pub fn plan_flush(&mut self, only: Option<&[i32]>) -> Option<Proposal> {
+    /// `only`: these shards (revoke callback); else every owned shard that has something to say. `refresh`: also
+    /// shards with calls that wait for their start, so that their leases are extended (L2).
+    pub fn plan_flush(&mut self, only: Option<&[i32]>, refresh: bool) -> Option<Proposal> {
         let seq = self.seq + 1;
         let ctx =
             plan::Context { token: self.token, seq, limits: self.limits, mutations: self.mutations };
@@ -182,7 +188,7 @@ impl<R: Record> Protocol<R> {
             .shards
             .iter()
             .filter(|(n, s)| only.is_none_or(|o| o.contains(n)) && (s.is_owned() || late && s.was_owned()))
-            .filter(|(_, s)| s.is_dirty())
+            .filter(|(_, s)| s.is_dirty() || refresh && s.running() > 0)
             .filter_map(|(n, s)| s.plan_flush(*n, ctx))
             .collect();
         if parts.is_empty() {

@@ -50,6 +50,15 @@ impl<R: Record> Shard<R> {
         self.waiting.len()
     }
 
+    /// Bytes of the records that wait or are parked.
+    pub fn waiting_weight(&self) -> usize {
+        let parked = self.parked.values().map(|p| match p {
+            Parked::Read { record, .. } => record.weight(),
+            Parked::Unread => 0,
+        });
+        self.waiting.iter().map(|w| w.record.weight()).sum::<usize>() + parked.sum::<usize>()
+    }
+
     /// Records parked below the position.
     pub fn parked(&self) -> usize {
         self.parked.len()
@@ -76,7 +85,8 @@ impl<R: Record> Shard<R> {
         &self.lanes
     }
 
-    pub(in super::super) fn unclaimed(&self) -> impl Iterator<Item = (i64, i64, &R)> {
+    /// Records that wait above the position: offset, log time, record.
+    pub fn unclaimed(&self) -> impl Iterator<Item = (i64, i64, &R)> {
         self.waiting.iter().map(|w| (w.offset, w.log_time_ms, &w.record))
     }
 
@@ -84,7 +94,8 @@ impl<R: Record> Shard<R> {
         self.parked.keys().copied()
     }
 
-    pub(in super::super) fn parked_record(&self, offset: i64) -> Option<(i64, &R)> {
+    /// A parked record that was read (back).
+    pub fn parked_record(&self, offset: i64) -> Option<(i64, &R)> {
         match self.parked.get(&offset) {
             Some(Parked::Read { log_time_ms, record }) => Some((*log_time_ms, record)),
             _ => None,

@@ -46,8 +46,9 @@ impl<R: Record> Shard<R> {
         // N2: the first commit is a take-over with own token and all entries, even with nothing to claim.
         (self.confirmed, self.dirty) = (false, true);
         self.lease = Arc::new(StartLease::new(0));
-        let first = self.parked.keys().next().copied().unwrap_or(self.position);
-        let first = first.min(takeover.rebuild_from.unwrap_or(self.position));
+        // Read back: parked records (L1), the window (D1), and the originals of what will be named (N1).
+        let firsts = [self.parked.keys().next(), self.inherited.keys().next(), takeover.rebuild_from.as_ref()];
+        let first = firsts.into_iter().flatten().copied().min().unwrap_or(self.position);
         self.next_fetch = first.max(takeover.log_start).min(self.position);
         taken.fetch_from = self.next_fetch;
         taken
@@ -114,7 +115,7 @@ impl<R: Record> Shard<R> {
     }
 
     /// A commit of an earlier epoch was accepted: the position is where the register is, nothing starts (K4).
-    pub(in super::super) fn advance_only(&mut self, offset: i64) {
+    pub fn advance_only(&mut self, offset: i64) {
         self.high_water = self.high_water.max(offset);
         if self.owned {
             while self.waiting.front().is_some_and(|w| w.offset < offset) {
