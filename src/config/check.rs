@@ -69,29 +69,29 @@ impl Findings {
     fn range<T: PartialOrd>(
         &mut self,
         key: &'static str,
-        value: T,
+        value: &T,
         range: &RangeInclusive<T>,
         show: impl Fn(&T) -> String,
     ) {
         let problem = format!(
             "{} is out of range; allowed is {} to {}",
-            show(&value),
+            show(value),
             show(range.start()),
             show(range.end())
         );
-        self.require(key, range.contains(&value), &problem);
+        self.require(key, range.contains(value), &problem);
     }
 
     fn number(&mut self, key: &'static str, value: usize, range: &RangeInclusive<usize>) {
-        self.range(key, value, range, ToString::to_string);
+        self.range(key, &value, range, ToString::to_string);
     }
 
     fn duration(&mut self, key: &'static str, value: Duration, range: &RangeInclusive<Duration>) {
-        self.range(key, value, range, |value| format!("\"{}\"", duration::format(*value)));
+        self.range(key, &value, range, |value| format!("\"{}\"", duration::format(*value)));
     }
 
     fn size(&mut self, key: &'static str, value: u64, range: &RangeInclusive<u64>) {
-        self.range(key, value, range, |value| format!("\"{}\"", bytes::format(*value)));
+        self.range(key, &value, range, |value| format!("\"{}\"", bytes::format(*value)));
     }
 }
 
