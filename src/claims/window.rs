@@ -132,6 +132,11 @@ impl Window {
         position_log_time_ms.saturating_sub(self.config.span_ms)
     }
 
+    /// Length of the window in milliseconds of log time.
+    pub fn span_ms(&self) -> i64 {
+        self.config.span_ms
+    }
+
     /// Ids held over all shards; an id that came again in a later generation counts once for each.
     pub fn len(&self) -> usize {
         self.total.load(Ordering::Relaxed)

@@ -3,11 +3,11 @@
 
 use super::Settings;
 use crate::{
-    claims::window::{Overlay, Verdict, Window},
+    claims::window::{Overlay, ShardWindow, Verdict, Window},
     event::Event,
     ledger::Outcome,
 };
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 /// What is to be done with an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub enum Judgement {
 pub struct Judging<'a> {
     settings: Arc<Settings>,
     window: &'a Window,
-    overlay: Overlay,
+    overlays: HashMap<i32, (Arc<ShardWindow>, Overlay)>,
     now_ms: i64,
     full: bool,
 }
@@ -34,7 +34,7 @@ pub struct Judging<'a> {
 impl<'a> Judging<'a> {
     /// Judges by `settings` at wall clock `now_ms` (for expiry only).
     pub fn new(settings: Arc<Settings>, window: &'a Window, now_ms: i64) -> Self {
-        Self { settings, window, overlay: Overlay::default(), now_ms, full: false }
+        Self { settings, window, overlays: HashMap::new(), now_ms, full: false }
     }
 
     /// Judges one event at monotone log time `log_time_ms`.
@@ -49,16 +49,20 @@ impl<'a> Judging<'a> {
             return Judgement::Pass(Outcome::Filtered, clause);
         }
         let Some(id) = event.business.filter(|_| self.settings.dedup) else { return Judgement::Start };
-        match self.window.shard(shard).judge(&self.overlay, id, sequence, log_time_ms) {
+        let (window, overlay) =
+            self.overlays.entry(shard).or_insert_with(|| (self.window.shard(shard), Overlay::default()));
+        let verdict = overlay.check(window, id, sequence, log_time_ms);
+        if !matches!(verdict, Verdict::Full) {
+            // Duplicates too: a rebuild cannot tell them from what they repeat, so live and rebuilt must agree (D1).
+            overlay.enter(id, sequence, log_time_ms);
+        }
+        match verdict {
             Verdict::Duplicate { .. } => Judgement::Pass(Outcome::Duplicate, "business id seen in the window"),
             Verdict::Full => {
                 self.full = true;
                 Judgement::Wait
             }
-            Verdict::Fresh => {
-                self.overlay.enter(shard, id, sequence, log_time_ms);
-                Judgement::Start
-            }
+            Verdict::Fresh => Judgement::Start,
         }
     }
 

@@ -12,7 +12,7 @@ use crate::{
     cluster::target::{ObjectRef, TargetCell},
     event::{Event, headers::HeaderTemplate},
     invoker::Call,
-    ledger::{conservation::Conservation, journal::Journal},
+    ledger::{Outcome, conservation::Conservation, journal::Journal},
     telemetry::SubscriptionMetrics,
 };
 use arc_swap::ArcSwap;
@@ -79,6 +79,7 @@ impl Subscription {
             &parts.trigger.name,
             &parts.function.name,
             parts.source,
+            &Outcome::ALL.map(Outcome::as_str),
         );
         let subscription = Arc::new(Semaphore::new(parts.settings.max_in_flight));
         let permits = Permits { subscription, function: parts.function_permits };

@@ -173,20 +173,35 @@ impl Engine {
         self.last_commit = Instant::now();
     }
 
-    fn started(&mut self, shard: i32, granted: Granted<Item>) {
+    fn started(&mut self, number: i32, granted: Granted<Item>) {
         self.received((granted.starts.len() + granted.passed.len()) as u64);
+        // D2: ids enter the window now that the commit that passes over them is accepted, with their positions.
+        let window = self.subscription.window().shard(number);
+        if let Some(shard) = self.protocol.shard(number) {
+            for offset in &granted.parked {
+                if let Some((log_time_ms, item)) = shard.parked_record(*offset)
+                    && let Body::Event(event) = &item.body
+                    && let Some(id) = event.business
+                {
+                    window.enter(id, *offset, log_time_ms);
+                }
+            }
+        }
         for start in granted.starts {
             let Body::Event(event) = start.record.body else { continue };
             if let Some(id) = event.business {
-                // D2: the id enters the window now that its claim is granted, with its position.
-                self.subscription.window().shard(shard).enter(id, start.offset, start.log_time_ms);
+                window.enter(id, start.offset, start.log_time_ms);
             }
             let running = Running { event, original: start.record.original, weight: start.record.weight };
-            self.running.insert((shard, start.offset), running);
+            self.running.insert((number, start.offset), running);
         }
-        for (_, outcome, reason, item) in granted.passed {
+        for (offset, log_time_ms, outcome, reason, item) in granted.passed {
+            if let Some(id) = self.windowed(&item) {
+                window.enter(id, offset, log_time_ms);
+            }
             self.passed(&item, outcome, reason);
         }
+        window.advance(granted.log_time_ms);
     }
 
     /// Take-over commits, and removal of settled and reported entries when no claim carried it.

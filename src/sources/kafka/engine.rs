@@ -16,7 +16,7 @@ use super::{
 use crate::{
     clock,
     dispatch::{Done, Subscription, dead_letter::DeadLetterSink, pace::Pace, recorder::Recorder},
-    event::{Event, Position},
+    event::{BusinessId, Event, Position},
     ledger::Outcome,
 };
 use std::{
@@ -102,22 +102,38 @@ impl Engine {
     /// Takes a polled record into the protocol; one read back below the position serves window and naming.
     pub(super) fn take(&mut self, epoch: u64, offset: i64, time_ms: i64, item: Item) {
         let shard = item.position().shard;
-        let (weight, business, kept) = (item.weight, business(&item), self.keep_for_naming(&item));
+        let (weight, business, kept) = (item.weight, self.windowed(&item), self.keep_for_naming(&item));
         match self.protocol.fetched(shard, epoch, Polled { offset, time_ms, record: item }) {
             Taken::Waiting => self.hold(weight),
+            Taken::ParkedAgain { log_time_ms } => {
+                self.hold(weight);
+                self.remember(shard, business, offset, log_time_ms);
+            }
             Taken::Claimed { log_time_ms, in_doubt } => {
-                if let Some(id) = business
-                    && !crate::testkit::bug("window_not_rebuilt")
-                {
-                    // D1: the window is rebuilt from the log, in log time, up to the position.
-                    self.subscription.window().shard(shard).enter(id, offset, log_time_ms);
-                }
+                self.remember(shard, business, offset, log_time_ms);
                 if in_doubt && let Some(item) = kept {
                     self.doubtful.insert((shard, offset), item);
                 }
             }
             Taken::Dropped => {}
         }
+    }
+
+    /// D1: the window is rebuilt from the log, in log time, up to the position.
+    fn remember(&self, shard: i32, id: Option<BusinessId>, offset: i64, log_time_ms: i64) {
+        if let Some(id) = id
+            && !crate::testkit::bug("window_not_rebuilt")
+        {
+            self.subscription.window().shard(shard).enter(id, offset, log_time_ms);
+        }
+    }
+
+    /// The business id of an item that counts in the window: not what the filter drops.
+    pub(super) fn windowed(&self, item: &Item) -> Option<BusinessId> {
+        let Body::Event(event) = &item.body else { return None };
+        let id = event.business?;
+        let settings = self.subscription.settings();
+        settings.filter.check(&event.attributes, &event.content_type).is_ok().then_some(id)
     }
 
     fn keep_for_naming(&self, item: &Item) -> Option<Item> {
@@ -188,12 +204,5 @@ impl Engine {
         let position = self.bare_position(shard, offset);
         self.received(count);
         self.end_unread(&position, Outcome::Missed, reason, count);
-    }
-}
-
-fn business(item: &Item) -> Option<crate::event::BusinessId> {
-    match &item.body {
-        Body::Event(event) => event.business,
-        Body::Rejected(..) => None,
     }
 }

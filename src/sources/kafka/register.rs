@@ -60,6 +60,13 @@ pub struct Register {
     pub parked: Vec<i64>,
 }
 
+impl Register {
+    /// What a partition without a register of ours has: nothing open, nothing parked, no log time.
+    pub fn empty() -> Self {
+        Self { owner: Token(0), seq: 0, log_time_ms: -1, open: Vec::new(), parked: Vec::new() }
+    }
+}
+
 /// Why a register could not be written. Nothing was left out: the text does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {

@@ -160,28 +160,27 @@ impl<R: Record> Shard<R> {
             claims: 0,
             parks: 0,
         };
-        self.draft_unpark(number, budget, depth, judge, &mut draft);
+        self.draft_unpark(budget, depth, &mut draft);
         for (offset, log_time, record) in self.unclaimed() {
             if draft.claims >= budget || draft.claims + draft.parks >= room {
                 break;
             }
-            let lane = record.lane();
-            // A record behind a busy lane is parked unjudged: whether it is a duplicate depends on what goes first.
-            if let Some(lane) = lane
-                && !self.may_chain(lane, depth, &draft)
-            {
-                draft.lanes.insert(lane, None);
-                draft.parks += 1;
-                draft.actions.push(Action::Park);
-                continue;
-            }
+            // D1: judged at first sight, in log order, so that the verdict is a function of the log; a parked record
+            // is not judged again when its turn comes.
             match judge.judge(number, offset, log_time, record) {
                 Judgement::Wait => break,
                 Judgement::Pass(outcome, reason) => draft.actions.push(Action::Pass(outcome, reason)),
-                Judgement::Start => {
-                    let chain = draft.chain_for(lane);
-                    draft.actions.push(Action::Start(chain));
-                }
+                Judgement::Start => match record.lane() {
+                    Some(lane) if !self.may_chain(lane, depth, &draft) => {
+                        draft.lanes.insert(lane, None);
+                        draft.parks += 1;
+                        draft.actions.push(Action::Park);
+                    }
+                    lane => {
+                        let chain = draft.chain_for(lane);
+                        draft.actions.push(Action::Start(chain));
+                    }
+                },
             }
         }
         draft
@@ -195,28 +194,19 @@ impl<R: Record> Shard<R> {
         }
     }
 
-    fn draft_unpark<J: Judge<R>>(
-        &self,
-        number: i32,
-        budget: usize,
-        depth: usize,
-        judge: &mut J,
-        draft: &mut Draft,
-    ) {
+    fn draft_unpark(&self, budget: usize, depth: usize, draft: &mut Draft) {
         for (lane, parked) in self.lanes().ready() {
             let mut waiting = parked.len();
             for offset in parked {
-                if draft.claims >= budget || draft.lane_length(lane) >= depth {
+                if draft.claims >= budget
+                    || draft.lane_length(lane) >= depth
+                    || self.parked_record(*offset).is_none()
+                {
                     break;
                 }
-                let Some((log_time, record)) = self.parked_record(*offset) else { break };
-                let action = match judge.judge(number, *offset, log_time, record) {
-                    Judgement::Wait => break,
-                    Judgement::Pass(outcome, reason) => Action::Pass(outcome, reason),
-                    Judgement::Start => Action::Start(draft.chain_for(Some(lane))),
-                };
+                let chain = draft.chain_for(Some(lane));
                 waiting -= 1;
-                draft.unpark.push((*offset, action));
+                draft.unpark.push((*offset, Action::Start(chain)));
             }
             if waiting > 0 {
                 draft.lanes.insert(lane, None);
@@ -224,7 +214,7 @@ impl<R: Record> Shard<R> {
         }
     }
 
-    fn encode(&self, offset: i64, draft: &Draft, ctx: Context) -> Result<String, register::TooLong> {
+    fn encode(&self, offset: i64, draft: &Draft, ctx: Context) -> Result<String, register::EncodeError> {
         let mut open = self.listed(ctx);
         let mut parked: Vec<i64> = self.parked_offsets().collect();
         parked.retain(|o| !draft.unpark.iter().any(|(u, _)| u == o));
@@ -250,7 +240,7 @@ impl<R: Record> Shard<R> {
         mut open: Vec<register::OpenEntry>,
         parked: Vec<i64>,
         ctx: Context,
-    ) -> Result<String, register::TooLong> {
+    ) -> Result<String, register::EncodeError> {
         open.sort_unstable_by_key(|e| e.offset);
         let register = Register { owner: ctx.token, seq: ctx.seq, log_time_ms, open, parked };
         register::encode(&register, offset, ctx.limits.metadata_chars)

@@ -31,8 +31,13 @@ pub struct Polled<R> {
 /// What became of a polled record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// It waits for its turn (new, or a parked one read back).
+    /// New: it waits for its turn.
     Waiting,
+    /// A parked one was read back: its id belongs in the window, too.
+    ParkedAgain {
+        /// Log time of the record.
+        log_time_ms: i64,
+    },
     /// Read back below the position: claimed by somebody before, so its id belongs in the window at this log time.
     Claimed {
         /// Log time of the record.
@@ -92,8 +97,12 @@ pub struct Start<R> {
 pub struct Granted<R> {
     /// To start, grouped by chain in order.
     pub starts: Vec<Start<R>>,
-    /// Ended without a call.
-    pub passed: Vec<(i64, Outcome, &'static str, R)>,
+    /// Below the offset and not claimed: its id counts from now on (D1).
+    pub parked: Vec<i64>,
+    /// Log time at the new offset.
+    pub log_time_ms: i64,
+    /// Ended without a call, with the log time.
+    pub passed: Vec<(i64, i64, Outcome, &'static str, R)>,
 }
 
 /// An entry that a successor may name now (N2).
@@ -179,7 +188,7 @@ impl<R: Record> Shard<R> {
             }
             self.wake = true;
             *slot = Parked::Read { log_time_ms: self.log_time_ms, record: polled.record };
-            return Taken::Waiting;
+            return Taken::ParkedAgain { log_time_ms: self.log_time_ms };
         }
         Taken::Claimed {
             log_time_ms: self.log_time_ms,
@@ -196,7 +205,12 @@ impl<R: Record> Shard<R> {
 
     /// Applies an accepted commit. Only called in the part's own epoch.
     pub(super) fn granted(&mut self, part: Part) -> Granted<R> {
-        let mut granted = Granted { starts: Vec::with_capacity(part.claims), passed: Vec::new() };
+        let mut granted = Granted {
+            starts: Vec::with_capacity(part.claims),
+            parked: Vec::new(),
+            log_time_ms: 0,
+            passed: Vec::new(),
+        };
         // N1: what was settled or reported when the commit was built is no longer in the register.
         self.open.retain(|_, o| !matches!(o, Open::Settled));
         self.inherited.retain(|_, e| !e.reported);
@@ -217,6 +231,7 @@ impl<R: Record> Shard<R> {
         self.high_water = self.high_water.max(self.position);
         self.confirmed = true;
         self.dirty = false;
+        granted.log_time_ms = self.position_log_time_ms;
         granted
     }
 
@@ -235,9 +250,12 @@ impl<R: Record> Shard<R> {
                 if let Some(lane) = lane {
                     self.lanes.park(lane, offset);
                 }
+                granted.parked.push(offset);
                 self.parked.insert(offset, Parked::Read { log_time_ms, record });
             }
-            Action::Pass(outcome, reason) => granted.passed.push((offset, outcome, reason, record)),
+            Action::Pass(outcome, reason) => {
+                granted.passed.push((offset, log_time_ms, outcome, reason, record));
+            }
         }
     }
 
