@@ -4,3 +4,4 @@ pub mod decode;
 pub mod ffi;
 pub mod protocol;
 pub mod register;
+pub mod spec;
