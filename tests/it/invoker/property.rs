@@ -128,7 +128,7 @@ async fn answer(stream: &mut TcpStream, act: Act, judge: &Judge) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn what_is_said_of_a_call_is_what_the_function_saw(acts in prop::collection::vec(act(), 1..12), two in any::<bool>()) {
@@ -140,7 +140,7 @@ proptest! {
                 let (address, _) = function(move |_, stream, seen| play(stream, seen, Rc::clone(&judge))).await;
                 addresses.push(address);
             }
-            let (invoker, target) = (invoker(), target(&addresses, Http1, Duration::from_millis(60)));
+            let (invoker, target) = (invoker(), target(&addresses, Http1, Duration::from_millis(30)));
             for n in 0..8 {
                 judge.current.set(n);
                 let settled = invoker.invoke(call(&n.to_string(), &target)).await;
