@@ -26,7 +26,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Bounds of the invoker, from the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,17 +180,16 @@ impl Invoker {
             }
             run.sent_unix_ms = 0;
             run.first_byte_unix_ms = 0;
-            let left = deadline.deadline().saturating_duration_since(Instant::now());
-            if !error.may_retry() || left.is_zero() {
-                return run.settled(Outcome::Unreachable, None, Some(error.reason()));
-            }
             // A used connection that was closed under us says nothing about the function: no pause the first time.
-            if run.attempts != 1
-                || matches!(error, Error::Connect(_) | Error::ConnectTimeout | Error::NoEndpoint)
-            {
+            let at_once = run.attempts == 1 && matches!(error, Error::Exchange { .. });
+            if error.may_retry() && !at_once {
                 // Half of it at random, so that callers that failed together do not come back together.
-                sleep(pause.mul_f64(0.5 + 0.5 * fastrand::f64()).min(left)).await;
+                let resume = Instant::now() + pause.mul_f64(0.5 + 0.5 * fastrand::f64());
+                sleep_until(resume.min(deadline.deadline())).await;
                 pause = (pause * 2).min(self.config.retry_pause.1);
+            }
+            if !error.may_retry() || Instant::now() >= deadline.deadline() {
+                return run.settled(Outcome::Unreachable, None, Some(error.reason()));
             }
         }
     }
