@@ -43,7 +43,7 @@ fn encode(c: &mut Criterion) {
         c.bench_function(&format!("decode: {name}"), |b| b.iter(|| decoder.decode(black_box(raw))));
         let event = decoder.decode(raw).expect("a valid record");
         c.bench_function(&format!("headers: {name}"), |b| {
-            b.iter(|| template.request_headers(black_box(&event)))
+            b.iter(|| template.request_headers(black_box(&event)));
         });
     }
 }

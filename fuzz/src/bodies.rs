@@ -119,7 +119,7 @@ pub fn record_to_event(input: &[u8]) {
     match decode(input) {
         Ok(event) => {
             assert!(!event.attributes.id.is_empty() && !event.attributes.source.is_empty());
-            assert!(event.weight >= event.data.as_ref().map_or(0, |d| d.len()));
+            assert!(event.weight >= event.data.as_ref().map_or(0, bytes::Bytes::len));
             assert!(event.attributes.extensions.len() <= 64);
         }
         Err(rejection) => assert!(Rejection::REASONS.contains(&rejection.reason), "{rejection}"),

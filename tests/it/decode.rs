@@ -38,11 +38,11 @@ fn decode(payload: Option<&[u8]>, headers: Headers<'_>) -> Result<Event, Rejecti
 fn with_key(key: DedupKey, payload: &[u8], headers: Headers<'_>) -> Event {
     Decoder::new(DecodeConfig { dedup_key: Some(key), ..config() })
         .decode(raw(Some(payload), headers))
-        .unwrap()
+        .expect("a valid record")
 }
 
 fn header<'a>(event: &'a Event, name: &str) -> Option<&'a str> {
-    event.headers.iter().find(|(n, _)| n.as_str() == name).map(|(_, v)| v.to_str().unwrap())
+    event.headers.iter().find(|(n, _)| n.as_str() == name).map(|(_, v)| v.to_str().expect("visible ASCII"))
 }
 
 const CE: [(&str, Option<&[u8]>); 4] = [
