@@ -81,7 +81,8 @@ impl KafkaCluster {
         for i in 0..n {
             cluster.launch(i);
         }
-        for i in 0..n {
+        // From the last to the first: the first can only wait for a peer that did not come up.
+        for i in (0..n).rev() {
             cluster.wait_answers(i);
         }
         cluster.client.wait_coordinator("warm-up", PATIENCE);
@@ -164,7 +165,7 @@ impl KafkaCluster {
             let own = |line: &str| match line.split_once('=') {
                 Some(("node.id", _)) => format!("node.id={}\n", broker.id),
                 // Any 22 characters of base64url that no other broker has.
-                Some(("directory.id", _)) => format!("directory.id=a2FmdHJlYWxkaXJlY3Rvc{}w\n", broker.id),
+                Some(("directory.id", _)) => format!("directory.id=a2FmdHJlYWxkaXJlY3Rv{}w\n", broker.id),
                 _ => format!("{line}\n"),
             };
             let text: String = meta.lines().map(own).collect();
@@ -192,7 +193,7 @@ impl KafkaCluster {
     /// Asks this very broker until it lists itself as a member.
     fn wait_answers(&mut self, index: usize) {
         let (id, address) = (self.brokers[index].id, format!("127.0.0.1:{}", self.brokers[index].port));
-        let process = self.brokers[index].process.as_mut().expect("launched");
+        let process = self.process(id);
         let probe = Client::consumer_at(&address, "probe");
         let answered = wait::try_until(PATIENCE, || {
             assert!(process.exited().is_none(), "broker {id} ended:\n{}", process.tail(60));
