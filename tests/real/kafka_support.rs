@@ -16,9 +16,7 @@ use std::{
 
 #[test]
 fn ten_thousand_records_go_in_and_come_out() {
-    let started = Instant::now();
     let cluster = kafka::shared();
-    println!("one broker answers after {:.1?}", started.elapsed());
     let client = cluster.client();
     client.create_topic("support-10k", 4, 1);
     let started = Instant::now();
@@ -57,9 +55,7 @@ fn committed_metadata_comes_back() {
 
 #[test]
 fn a_cluster_of_three_survives_its_coordinator() {
-    let started = Instant::now();
     let mut cluster = KafkaCluster::start(3, &Options::default());
-    println!("three brokers answer after {:.1?}", started.elapsed());
     cluster.client().create_topic("support-three", 3, 3);
     cluster.client().produce_many("support-three", (0..300).map(|i| Record::new("x").partition(i % 3)));
     cluster.wait_in_sync("__consumer_offsets");

@@ -62,6 +62,7 @@ pub fn shared() -> &'static KafkaCluster {
 impl KafkaCluster {
     /// Starts `n` brokers and returns when every one answers and the group coordinator works.
     pub fn start(n: usize, options: &Options) -> Self {
+        let begun = std::time::Instant::now();
         let jars = format!("{}/*", parts_dir().display());
         let dir = tempfile::Builder::new().prefix("kubeless-kafka-").tempdir().expect("a temporary folder");
         let ports: Vec<(u16, u16)> = (0..n).map(|_| (free_port(), free_port())).collect();
@@ -86,6 +87,7 @@ impl KafkaCluster {
             cluster.wait_answers(i);
         }
         cluster.client.wait_coordinator("warm-up", PATIENCE);
+        println!("Kafka: {n} broker(s) answer after {:.1?}", begun.elapsed());
         cluster
     }
 
