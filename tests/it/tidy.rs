@@ -55,7 +55,7 @@ impl Source {
 fn uncommented(line: &str) -> &str {
     let cut = line.match_indices("//").find(|(at, _)| {
         let before = &line[..*at];
-        !before.ends_with(':') && before.matches('"').count() % 2 == 0
+        !before.ends_with(':') && before.matches('"').count().is_multiple_of(2)
     });
     cut.map_or(line, |(at, _)| &line[..at])
 }
