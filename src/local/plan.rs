@@ -75,7 +75,8 @@ pub fn fingerprint(dir: &std::path::Path) -> Vec<(PathBuf, u64, Option<std::time
                 continue;
             }
             let (path, Ok(data)) = (entry.path(), entry.metadata()) else { continue };
-            let is_manifest = path.extension().is_some_and(|end| end == "yaml" || end == "yml" || end == "json");
+            let is_manifest =
+                path.extension().is_some_and(|end| end == "yaml" || end == "yml" || end == "json");
             if data.is_dir() {
                 folders.push(path);
             } else if is_manifest {
