@@ -9,3 +9,16 @@ pub struct HeaderTemplate {
     /// The fixed headers.
     pub fixed: HeaderMap,
 }
+
+impl HeaderTemplate {
+    /// The headers of one request: everything but `Host` and `Content-Length`.
+    pub fn request_headers(&self, event: &super::Event) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(self.fixed.len() + event.headers.len() + 8);
+        headers.clone_from(&self.fixed);
+        headers.insert(http::header::CONTENT_TYPE, event.content_type.clone());
+        for (name, value) in &event.headers {
+            headers.insert(name.clone(), value.clone());
+        }
+        headers
+    }
+}

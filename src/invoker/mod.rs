@@ -1,13 +1,32 @@
 //! One HTTP call to a function, and the truth about whether it may have happened. Only this room names hyper's
 //! client. Must never send an event twice: it re-sends only when no byte of the request left ([`SendState::NotSent`]).
 
+mod choose;
+mod error;
+mod h2c;
+mod http1;
+mod io;
+mod pool;
+mod request;
+
+pub use error::{Error, Reason};
+
 use crate::{
     claims::{Claimed, lease::StartLease},
-    cluster::target::TargetCell,
+    clock,
+    cluster::target::{Protocol, TargetCell},
     event::{Event, headers::HeaderTemplate},
     ledger::Outcome,
 };
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use http::StatusCode;
+use std::{
+    cell::Cell,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 /// Bounds of the invoker, from the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,30 +86,180 @@ pub struct Settled {
     pub status: Option<u16>,
     /// The endpoint of the last attempt.
     pub endpoint: Option<SocketAddr>,
-    /// Wall clock (Unix ms) when the request was handed to the connection; 0 if it never was.
+    /// Wall clock (Unix ms) when the request was handed to the connection; 0 if nothing of it ever left.
     pub sent_unix_ms: i64,
+    /// Wall clock (Unix ms) when its first byte left (HTTP/2: when its stream was queued); 0 if none did.
+    pub first_byte_unix_ms: i64,
+    /// Attempts made; all but the last one provably sent nothing. 0 if there was never anybody to call.
+    pub attempts: u32,
     /// From the start of the call to its end.
     pub took: Duration,
-    /// Why, for everything but delivered: a short constant text, never payload.
+    /// Why, for everything but delivered: [`Reason::as_str`], never payload.
     pub reason: Option<&'static str>,
+}
+
+/// What an [`Invoker`] has done since it was made. Counters, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Connections made.
+    pub opened: u64,
+    /// Calls put on a connection that was there already.
+    pub reused: u64,
+    /// Idle connections found closed, spoiled or too old when one was wanted.
+    pub stale: u64,
+    /// Attempts after the first one.
+    pub retried: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    opened: Cell<u64>,
+    reused: Cell<u64>,
+    stale: Cell<u64>,
+    retried: Cell<u64>,
+}
+
+/// One call under way: what its attempts leave behind.
+struct Run<'a> {
+    config: &'a InvokerConfig,
+    stats: &'a Counters,
+    started: Instant,
+    attempts: u32,
+    /// Of the current attempt; of the last one when it is over.
+    address: SocketAddr,
+    sent_unix_ms: i64,
+    first_byte_unix_ms: i64,
 }
 
 /// Calls functions from one thread: connections are never shared between threads, so nothing is locked.
 #[derive(Debug)]
 pub struct Invoker {
-    _config: InvokerConfig,
+    config: InvokerConfig,
+    pool: pool::Pool,
+    stats: Counters,
 }
 
 impl Invoker {
     /// An invoker with no connections yet.
     pub fn new(config: InvokerConfig) -> Self {
-        Self { _config: config }
+        Self { config, pool: pool::Pool::default(), stats: Counters::default() }
     }
 
     /// Calls the function once and says how it ended. Runs on a current-thread runtime inside a `LocalSet`.
+    /// Returns within the target's `call_timeout` (as it stood when the call began).
     /// Not cancel-safe: a dropped future leaves a call without an outcome.
     pub async fn invoke(&self, call: Claimed<Call>) -> Settled {
-        let _ = call.spend();
-        std::future::pending().await
+        let call = call.spend();
+        let mut run = Run {
+            config: &self.config,
+            stats: &self.stats,
+            started: Instant::now(),
+            attempts: 0,
+            address: SocketAddr::from(([0, 0, 0, 0], 0)),
+            sent_unix_ms: 0,
+            first_byte_unix_ms: 0,
+        };
+        let timeout = call.target.load().call_timeout;
+        // One timer for the whole call; it is not registered before something has to be waited for.
+        let mut deadline = pin!(sleep_until(run.started + timeout));
+        let mut pause = self.config.retry_pause.0;
+        loop {
+            let error = match self.attempt(&call, &mut run, deadline.as_mut()).await {
+                Ok(status) => return run.answered(status),
+                Err(error) => error,
+            };
+            tracing::trace!(
+                error = &error as &dyn std::error::Error,
+                attempts = run.attempts,
+                "Attempt failed"
+            );
+            if error.sent() == SendState::MaybeSent {
+                return run.settled(Outcome::Unanswered, None, Some(error.reason()));
+            }
+            run.sent_unix_ms = 0;
+            run.first_byte_unix_ms = 0;
+            let left = deadline.deadline().saturating_duration_since(Instant::now());
+            if !error.may_retry() || left.is_zero() {
+                return run.settled(Outcome::Unreachable, None, Some(error.reason()));
+            }
+            // A used connection that was closed under us says nothing about the function: no pause the first time.
+            if run.attempts != 1
+                || matches!(error, Error::Connect(_) | Error::ConnectTimeout | Error::NoEndpoint)
+            {
+                // Half of it at random, so that callers that failed together do not come back together.
+                sleep(pause.mul_f64(0.5 + 0.5 * fastrand::f64()).min(left)).await;
+                pause = (pause * 2).min(self.config.retry_pause.1);
+            }
+        }
+    }
+
+    /// Closes connections that were idle for too long and forgets endpoints that nobody calls. Call it about once a
+    /// second, from the invoker's own thread: idle connections have no timers of their own.
+    pub fn purge(&self) {
+        self.pool.purge(self.config.idle_timeout);
+    }
+
+    /// Counters since the start.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            opened: self.stats.opened.get(),
+            reused: self.stats.reused.get(),
+            stale: self.stats.stale.get(),
+            retried: self.stats.retried.get(),
+        }
+    }
+
+    /// Connections kept: idle HTTP/1.1 ones and all HTTP/2 ones.
+    pub fn connections(&self) -> usize {
+        self.pool.connections()
+    }
+
+    /// One attempt with the endpoints of this moment.
+    async fn attempt(
+        &self,
+        call: &Call,
+        run: &mut Run<'_>,
+        deadline: Pin<&mut Sleep>,
+    ) -> Result<StatusCode, Error> {
+        // Also before a connection is made for nothing; the wire asks again when the first byte is about to leave.
+        if !call.lease.may_start(clock::boot_ms()) {
+            return Err(Error::StartDeadline);
+        }
+        let target = call.target.load_full();
+        let not_again = (run.attempts > 0).then_some(run.address);
+        run.address = choose::choose(&target.endpoints, not_again, |address| self.pool.load(address))
+            .ok_or(Error::NoEndpoint)?;
+        if run.attempts > 0 {
+            self.stats.retried.set(self.stats.retried.get() + 1);
+        }
+        run.attempts += 1;
+        let endpoint = self.pool.endpoint(run.address);
+        let _in_flight = endpoint.enter();
+        match target.protocol {
+            Protocol::Http1 => http1::call(call, &target, &endpoint, run, deadline).await,
+            Protocol::H2c => h2c::call(call, &target, &endpoint, run, deadline).await,
+        }
+    }
+}
+
+impl Run<'_> {
+    /// A complete answer came.
+    fn answered(&self, status: StatusCode) -> Settled {
+        let reason = Reason::of_status(status);
+        let outcome = if reason.is_none() { Outcome::Delivered } else { Outcome::Failed };
+        self.settled(outcome, Some(status.as_u16()), reason)
+    }
+
+    fn settled(&self, outcome: Outcome, status: Option<u16>, reason: Option<Reason>) -> Settled {
+        Settled {
+            outcome,
+            status,
+            endpoint: (self.attempts > 0).then_some(self.address),
+            sent_unix_ms: self.sent_unix_ms,
+            first_byte_unix_ms: self.first_byte_unix_ms,
+            attempts: self.attempts,
+            took: self.started.elapsed(),
+            reason: reason.map(Reason::as_str),
+        }
     }
 }

@@ -1,0 +1,3 @@
+//! Cost of one event: record to event, event to request headers.
+
+fn main() {}

@@ -1,0 +1,48 @@
+//! Event → request: headers of the template, then the framing, which is ours alone. Hot path. Must never emit a
+//! second `Content-Length`, a `Transfer-Encoding` or anything hop-by-hop, whatever the event carries.
+
+use super::{Call, error::Error};
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Uri,
+    header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE},
+    uri::{Authority, PathAndQuery, Scheme},
+};
+use http_body_util::Full;
+
+/// HTTP/1.1: origin form, `Host`, exact `Content-Length` (also for an empty body, where hyper would leave it out).
+pub(super) fn http1(call: &Call, authority: &str) -> Result<Request<Full<Bytes>>, Error> {
+    let host = HeaderValue::from_str(authority).map_err(|_| Error::Authority)?;
+    let (mut headers, body) = parts(call);
+    headers.insert(HOST, host);
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = Method::POST;
+    *request.headers_mut() = headers;
+    Ok(request)
+}
+
+/// HTTP/2: the authority is a pseudo header, so no `Host`. The body goes separately.
+pub(super) fn h2c(call: &Call, authority: &str) -> Result<(Request<()>, Bytes), Error> {
+    let mut uri = http::uri::Parts::default();
+    uri.scheme = Some(Scheme::HTTP);
+    uri.authority = Some(Authority::try_from(authority).map_err(|_| Error::Authority)?);
+    uri.path_and_query = Some(PathAndQuery::from_static("/"));
+    let (mut headers, body) = parts(call);
+    headers.remove(HOST);
+    let mut request = Request::new(());
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = Uri::from_parts(uri).map_err(|_| Error::Authority)?;
+    *request.version_mut() = http::Version::HTTP_2;
+    *request.headers_mut() = headers;
+    Ok((request, body))
+}
+
+fn parts(call: &Call) -> (HeaderMap, Bytes) {
+    let mut headers = call.template.request_headers(&call.event);
+    for name in [TRANSFER_ENCODING, CONNECTION, UPGRADE, EXPECT, TE] {
+        headers.remove(name);
+    }
+    let body = call.event.data.clone().unwrap_or_default();
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    (headers, body)
+}
