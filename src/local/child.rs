@@ -32,7 +32,12 @@ impl Spawner {
             None => Command::new(program),
             Some(kubeless) => {
                 let mut command = Command::new(kubeless);
-                command.arg("child").arg("--parent").arg(std::process::id().to_string()).arg("--").arg(program);
+                command
+                    .arg("child")
+                    .arg("--parent")
+                    .arg(std::process::id().to_string())
+                    .arg("--")
+                    .arg(program);
                 command
             }
         };

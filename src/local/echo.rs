@@ -87,7 +87,10 @@ async fn serve_one(stream: tokio::net::TcpStream, calls: Arc<AtomicU64>, stop: C
     let _ = connection.await;
 }
 
-async fn answer(request: Request<Incoming>, calls: Arc<AtomicU64>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    request: Request<Incoming>,
+    calls: Arc<AtomicU64>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     if request.uri().path() == "/healthz" {
         return Ok(Response::new(Full::new(Bytes::from_static(b"OK"))));
     }

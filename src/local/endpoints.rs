@@ -24,7 +24,12 @@ impl Endpoints {
     }
 
     /// A version became ready (`Some`) or stopped being so (`None`). Writes the file if the answer changed.
-    pub fn set(&mut self, function: &FunctionPlan, version: u64, address: Option<SocketAddr>) -> io::Result<()> {
+    pub fn set(
+        &mut self,
+        function: &FunctionPlan,
+        version: u64,
+        address: Option<SocketAddr>,
+    ) -> io::Result<()> {
         let versions = self.ready.entry(function.name.clone()).or_default();
         let before = versions.last_key_value().map(|(_, address)| *address);
         match address {
@@ -37,6 +42,13 @@ impl Endpoints {
             return Ok(());
         }
         write_whole(&path, manifest(function, now).as_bytes())
+    }
+
+    /// A version will not be used again; the file already names a newer one.
+    pub fn forget(&mut self, name: &Name, version: u64) {
+        if let Some(versions) = self.ready.get_mut(name) {
+            versions.remove(&version);
+        }
     }
 
     /// The function is gone.

@@ -1,6 +1,14 @@
 //! What a folder of manifests asks local mode to run: plain values, compared to find what an edit changed.
 //! Must never start anything.
 
+use crate::{
+    api::{
+        function::{DEFAULT_TIMEOUT, Function},
+        kind::TriggerObject,
+        reference,
+    },
+    cluster::{manifests::Manifests, target::ObjectRef},
+};
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 /// Namespace and name.
@@ -65,6 +73,72 @@ pub struct Plan {
     pub problems: Vec<String>,
 }
 
+/// What a source says about one of its triggers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TriggerFacts {
+    /// Topic or subject it listens to.
+    pub topic: String,
+    /// The servers it names, if any.
+    pub servers: Option<String>,
+}
+
+impl Plan {
+    /// What the manifests ask for; `describe` is the sources' knowledge of their own triggers.
+    pub fn of(manifests: &Manifests, describe: impl Fn(&TriggerObject) -> TriggerFacts) -> Self {
+        let mut problems: Vec<String> = manifests.problems.iter().map(ToString::to_string).collect();
+        if manifests.more_problems > 0 {
+            problems.push(format!("and {} more", manifests.more_problems));
+        }
+        let functions = manifests.functions.values().map(|loaded| function_plan(&loaded.object));
+        let triggers = manifests.triggers.values().map(|loaded| {
+            let core = &loaded.object.core;
+            let TriggerFacts { topic, servers } = describe(&loaded.object);
+            let selected = manifests.functions.iter().filter(|(reference, function)| {
+                reference.namespace == core.reference.namespace
+                    && core.selector.matches(&function.object.metadata.labels.clone().unwrap_or_default())
+            });
+            let functions = selected.map(|(reference, _)| reference.name.to_string()).collect();
+            TriggerPlan { name: Name::from(&core.reference), topic, functions, servers }
+        });
+        Self {
+            functions: functions.map(|plan| (plan.name.clone(), plan)).collect(),
+            triggers: triggers.collect(),
+            problems,
+        }
+    }
+}
+
+impl From<&ObjectRef> for Name {
+    fn from(reference: &ObjectRef) -> Self {
+        Self { namespace: reference.namespace.to_string(), name: reference.name.to_string() }
+    }
+}
+
+fn function_plan(function: &Function) -> FunctionPlan {
+    let spec = &function.spec;
+    FunctionPlan {
+        name: Name::from(&reference(&function.metadata)),
+        runtime: spec.runtime.clone(),
+        handler: spec.handler.clone(),
+        code: spec.function.clone(),
+        content_type: spec.function_content_type.clone(),
+        deps: spec.deps.clone(),
+        // Checked when the manifest was read.
+        timeout: spec.timeout().unwrap_or(DEFAULT_TIMEOUT),
+        port: spec.service_port().port,
+        env: environment(spec.deployment.as_ref()),
+    }
+}
+
+/// Plain variables of the first container of `spec.deployment`; values from Secrets and the like do not exist here.
+fn environment(deployment: Option<&serde_json::Map<String, serde_json::Value>>) -> BTreeMap<String, String> {
+    let pointer = "/spec/template/spec/containers/0/env";
+    let variables = deployment.and_then(|map| serde_json::Value::Object(map.clone()).pointer(pointer).cloned());
+    let text = |value: &serde_json::Value, key: &str| value.get(key)?.as_str().map(str::to_owned);
+    let list = variables.as_ref().and_then(serde_json::Value::as_array).into_iter().flatten();
+    list.filter_map(|variable| Some((text(variable, "name")?, text(variable, "value")?))).collect()
+}
+
 /// Changes whenever a manifest is written: paths, sizes and times of the files that a reader of the folder reads.
 pub fn fingerprint(dir: &std::path::Path) -> Vec<(PathBuf, u64, Option<std::time::SystemTime>)> {
     let mut found = Vec::new();
@@ -75,7 +149,8 @@ pub fn fingerprint(dir: &std::path::Path) -> Vec<(PathBuf, u64, Option<std::time
                 continue;
             }
             let (path, Ok(data)) = (entry.path(), entry.metadata()) else { continue };
-            let is_manifest = path.extension().is_some_and(|end| end == "yaml" || end == "yml" || end == "json");
+            let is_manifest =
+                path.extension().is_some_and(|end| end == "yaml" || end == "yml" || end == "json");
             if data.is_dir() {
                 folders.push(path);
             } else if is_manifest {
