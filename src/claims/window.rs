@@ -154,7 +154,7 @@ impl ShardWindow {
         let parts = i64::try_from(config.generations - 2).unwrap_or(i64::MAX);
         Self {
             config,
-            generation_ms: (config.span_ms / parts + 1).max(1),
+            generation_ms: (config.span_ms / parts).saturating_add(1),
             total: Arc::clone(total),
             read_ms: AtomicI64::new(UNKNOWN_TIME),
             floor_ms: AtomicI64::new(UNKNOWN_TIME),

@@ -9,13 +9,32 @@ use crate::{
 };
 use std::{collections::HashMap, sync::Arc};
 
+/// Why an event ended without a call: a constant text, or the path of a filter clause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// From the program.
+    Text(&'static str),
+    /// From the trigger.
+    Clause(Arc<str>),
+}
+
+impl Reason {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Text(text) => text,
+            Self::Clause(path) => path,
+        }
+    }
+}
+
 /// What is to be done with an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Judgement {
     /// Claim and invoke it.
     Start,
     /// It ends here, without a call.
-    Pass(Outcome, &'static str),
+    Pass(Outcome, Reason),
     /// Nothing can be decided now (window full): it and what follows in its shard stay where they are.
     Wait,
 }
@@ -43,10 +62,10 @@ impl<'a> Judging<'a> {
             && event.attributes.time_ms >= 0
             && self.now_ms - event.attributes.time_ms > i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
         {
-            return Judgement::Pass(Outcome::Expired, "older than delivery.expireAfter");
+            return pass(Outcome::Expired, "older than delivery.expireAfter");
         }
-        if let Err(clause) = self.settings.filter.matches(&event.attributes, &event.content_type) {
-            return Judgement::Pass(Outcome::Filtered, clause);
+        if let Err(clause) = self.settings.filter.check(&event.attributes, &event.content_type) {
+            return Judgement::Pass(Outcome::Filtered, Reason::Clause(Arc::clone(&clause.path)));
         }
         let Some(id) = event.business.filter(|_| self.settings.dedup) else { return Judgement::Start };
         let (window, overlay) =
@@ -57,7 +76,7 @@ impl<'a> Judging<'a> {
             overlay.enter(id, sequence, log_time_ms);
         }
         match verdict {
-            Verdict::Duplicate { .. } => Judgement::Pass(Outcome::Duplicate, "business id seen in the window"),
+            Verdict::Duplicate { .. } => pass(Outcome::Duplicate, "business id seen in the window"),
             Verdict::Full => {
                 self.full = true;
                 Judgement::Wait
@@ -70,4 +89,8 @@ impl<'a> Judging<'a> {
     pub fn window_was_full(&self) -> bool {
         self.full
     }
+}
+
+fn pass(outcome: Outcome, reason: &'static str) -> Judgement {
+    Judgement::Pass(outcome, Reason::Text(reason))
 }

@@ -12,7 +12,7 @@ pub mod subscription;
 pub mod worker;
 
 pub use crate::claims::{Answer, Claimed, lease::StartLease};
-pub use judge::{Judgement, Judging};
+pub use judge::{Judgement, Judging, Reason};
 pub use settings::Settings;
 pub use subscription::{Subscription, SubscriptionParts};
 pub use worker::{Done, Workers};

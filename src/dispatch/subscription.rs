@@ -185,6 +185,7 @@ impl Subscription {
 
     fn start(&self, granted: Vec<Claimed<Pending>>, done: &mpsc::Sender<Done>) {
         let permits = self.permits.load_full();
+        let timeout = self.settings.load().call_timeout;
         let mut shards: Vec<(i32, Vec<Chain>)> = Vec::new();
         let mut last = None;
         for claimed in granted {
@@ -193,6 +194,7 @@ impl Subscription {
                 event: pending.event,
                 template: Arc::clone(&self.template),
                 target: Arc::clone(&self.target),
+                timeout,
                 lease: pending.lease,
             });
             if last != Some((shard, chain)) {

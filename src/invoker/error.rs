@@ -99,11 +99,13 @@ impl Reason {
         }
     }
 
-    fn of_io(error: &io::Error) -> Self {
+    fn of_io(error: &io::Error, in_body: bool) -> Self {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, InvalidData, InvalidInput};
         match error.kind() {
-            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => {
-                Self::Reset
-            }
+            ConnectionReset | BrokenPipe | ConnectionAborted => Self::Reset,
+            // How hyper reports a bad chunk.
+            InvalidData | InvalidInput => Self::Garbage,
+            _ if in_body => Self::Truncated,
             _ => Self::Closed,
         }
     }
@@ -174,7 +176,7 @@ pub(super) fn http1_reason(error: &hyper::Error, in_body: bool) -> Reason {
         return Reason::HeadTooLarge;
     }
     if let Some(io) = source_io(error) {
-        return Reason::of_io(io);
+        return Reason::of_io(io, in_body);
     }
     match () {
         () if error.is_incomplete_message() || error.is_canceled() || error.is_closed() => {
@@ -200,7 +202,7 @@ pub(super) fn h2_reason(error: &h2::Error, in_body: bool) -> (Reason, bool) {
         return (Reason::GoAway, true);
     }
     let reason = match error.get_io() {
-        Some(io) => Reason::of_io(io),
+        Some(io) => Reason::of_io(io, in_body),
         None if error.is_reset() => Reason::Reset,
         None if in_body => Reason::Truncated,
         None => Reason::Garbage,

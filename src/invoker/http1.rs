@@ -125,9 +125,7 @@ impl Connection {
         mut deadline: Pin<&mut Sleep>,
     ) -> Result<StatusCode, Error> {
         let before = self.wire.written();
-        if let Err(error) = poll_fn(|cx| self.poll_ready(cx)).await {
-            return Err(self.failure(before, Some(&error), false));
-        }
+        poll_fn(|cx| self.poll_ready(cx, before, deadline.as_mut())).await?;
         let config = run.config;
         let max_read = config.max_response_head_bytes + config.max_response_bytes + READ_SLACK;
         self.wire.arm(call.lease.clone(), max_read);
@@ -155,9 +153,18 @@ impl Connection {
         Ok(status)
     }
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+    fn poll_ready(
+        &mut self,
+        cx: &mut Context<'_>,
+        before: u64,
+        deadline: Pin<&mut Sleep>,
+    ) -> Poll<Result<(), Error>> {
         self.drive(cx);
-        self.sender.poll_ready(cx)
+        match self.sender.poll_ready(cx) {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(self.failure(before, Some(&error), false))),
+            Poll::Pending => deadline.poll(cx).map(|()| Err(self.exchange_error(Reason::Timeout, before))),
+        }
     }
 
     /// Sends the request and waits for the head of its final answer.

@@ -153,3 +153,42 @@ impl AsyncWrite for WireIo {
         Pin::new(&mut *self.0.stream.borrow_mut()).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn the_gate_lets_nothing_out_once_the_lease_ended_and_counts_what_it_lets_out() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let address = listener.local_addr().expect("address");
+        let wire = Wire::new(TcpStream::connect(address).await.expect("connect"));
+        let (mut peer, _) = listener.accept().await.expect("accept");
+        let lease = Arc::new(StartLease::new(u64::MAX));
+        let mut io = WireIo(Rc::clone(&wire));
+
+        wire.arm(Arc::clone(&lease), 4);
+        io.write_all(b"abc").await.expect("the lease stands");
+        lease.stop();
+        io.write_all(b"de").await.expect("begun is begun: only the first byte asks");
+        assert_eq!(wire.written(), 5);
+        assert!(wire.first_byte_ms() > 0 && wire.is_quiet());
+
+        wire.arm(Arc::clone(&lease), 4);
+        for _ in 0..2 {
+            io.write_all(b"f").await.expect_err("the lease ended");
+        }
+        assert_eq!((wire.written(), wire.first_byte_ms(), wire.verdict()), (5, 0, Verdict::LeaseEnded));
+
+        peer.write_all(b"12345678").await.expect("write");
+        assert!(!wire.is_quiet(), "bytes nobody asked for");
+        let mut got = Vec::new();
+        io.read_to_end(&mut got).await.expect_err("more than an answer may hold");
+        assert_eq!(wire.verdict(), Verdict::TooMuchRead);
+        drop((io, wire));
+        let mut seen = Vec::new();
+        let _ = peer.read_to_end(&mut seen).await;
+        assert_eq!(seen, b"abcde");
+    }
+}

@@ -26,7 +26,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Bounds of the invoker, from the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +64,8 @@ pub struct Call {
     pub template: Arc<HeaderTemplate>,
     /// The function's current endpoints; loaded anew for each attempt.
     pub target: TargetCell,
+    /// Longest wait for the answer, where the subscription overrides the target's.
+    pub timeout: Option<Duration>,
     /// Until when the call may start.
     pub lease: Arc<StartLease>,
 }
@@ -159,7 +161,7 @@ impl Invoker {
             sent_unix_ms: 0,
             first_byte_unix_ms: 0,
         };
-        let timeout = call.target.load().call_timeout;
+        let timeout = call.timeout.unwrap_or_else(|| call.target.load().call_timeout);
         // One timer for the whole call; it is not registered before something has to be waited for.
         let mut deadline = pin!(sleep_until(run.started + timeout));
         let mut pause = self.config.retry_pause.0;
@@ -178,17 +180,16 @@ impl Invoker {
             }
             run.sent_unix_ms = 0;
             run.first_byte_unix_ms = 0;
-            let left = deadline.deadline().saturating_duration_since(Instant::now());
-            if !error.may_retry() || left.is_zero() {
-                return run.settled(Outcome::Unreachable, None, Some(error.reason()));
-            }
             // A used connection that was closed under us says nothing about the function: no pause the first time.
-            if run.attempts != 1
-                || matches!(error, Error::Connect(_) | Error::ConnectTimeout | Error::NoEndpoint)
-            {
+            let at_once = run.attempts == 1 && matches!(error, Error::Exchange { .. });
+            if error.may_retry() && !at_once {
                 // Half of it at random, so that callers that failed together do not come back together.
-                sleep(pause.mul_f64(0.5 + 0.5 * fastrand::f64()).min(left)).await;
+                let resume = Instant::now() + pause.mul_f64(0.5 + 0.5 * fastrand::f64());
+                sleep_until(resume.min(deadline.deadline())).await;
                 pause = (pause * 2).min(self.config.retry_pause.1);
+            }
+            if !error.may_retry() || Instant::now() >= deadline.deadline() {
+                return run.settled(Outcome::Unreachable, None, Some(error.reason()));
             }
         }
     }

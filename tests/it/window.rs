@@ -168,7 +168,7 @@ impl Consumer<'_> {
     fn unpark(&mut self) -> Result<(), String> {
         let shard = self.window.shard(0);
         for (r, time) in std::mem::take(&mut self.parked) {
-            let id = id_of(self.log[r].id.unwrap());
+            let id = id_of(self.log[r].id.expect("only records with an id are parked"));
             if let Verdict::Duplicate { of } = shard.check(id, self.sequence(r), time) {
                 return Err(format!("parked record {r} became a duplicate of {of}"));
             }

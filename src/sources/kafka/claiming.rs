@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     clock,
-    dispatch::{Answer, Judgement, Judging, subscription::Pending},
+    dispatch::{Answer, Judgement, Judging, Reason, subscription::Pending},
     ledger::Outcome,
     testkit,
 };
@@ -30,7 +30,7 @@ impl Judge<Item> for Adapter<'_> {
     fn judge(&mut self, shard: i32, offset: i64, log_time_ms: i64, item: &Item) -> Judgement {
         match &item.body {
             Body::Event(event) => self.0.judge(shard, offset, log_time_ms, event),
-            Body::Rejected(_, reason) => Judgement::Pass(Outcome::Rejected, reason),
+            Body::Rejected(_, reason) => Judgement::Pass(Outcome::Rejected, Reason::Text(reason)),
         }
     }
 }
@@ -199,7 +199,7 @@ impl Engine {
             if let Some(id) = self.windowed(&item) {
                 window.enter(id, offset, log_time_ms);
             }
-            self.passed(&item, outcome, reason);
+            self.passed(&item, outcome, reason.as_str());
         }
         window.advance(granted.log_time_ms);
     }

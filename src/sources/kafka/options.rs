@@ -1,7 +1,7 @@
 //! Section `[sources.kafka]` of the dispatcher's configuration and Kubeless's environment names. Must never hold a
 //! secret: credentials are files, named by the trigger and read when a client is made.
 
-use crate::config::{bytes_option as bytes, duration_option as duration};
+use crate::config::quantity::{bytes, duration};
 use serde::{Deserialize, Serialize};
 use std::{path::PathBuf, time::Duration};
 

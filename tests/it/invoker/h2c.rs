@@ -140,9 +140,9 @@ fn a_goaway_below_the_stream_is_tried_again_and_one_above_is_final() {
         for (frame, outcome) in [(GOAWAY_0, Outcome::Delivered), (GOAWAY_1, Outcome::Unanswered)] {
             let (address, seen) = function(move |number, stream, seen| async move {
                 if number == 0 {
-                    after_headers(stream, frame).await
+                    after_headers(stream, frame).await;
                 } else {
-                    always_ok(stream, 9, seen).await
+                    always_ok(stream, 9, seen).await;
                 }
             })
             .await;

@@ -81,7 +81,7 @@ impl Engine {
     }
 
     /// A record ended without a call.
-    pub(in super::super) fn passed(&mut self, item: &Item, outcome: Outcome, reason: &'static str) {
+    pub(in super::super) fn passed(&mut self, item: &Item, outcome: Outcome, reason: &str) {
         let ending = Ending {
             id: item.id(),
             position: item.position(),

@@ -3,7 +3,7 @@
 
 use super::{Judge, Mutations, Record, shard::Shard};
 use crate::{
-    dispatch::Judgement,
+    dispatch::{Judgement, Reason},
     event::Lane,
     ledger::Outcome,
     sources::kafka::register::{self, Register, Token},
@@ -39,14 +39,14 @@ pub struct Context {
 }
 
 /// What happens to a record once the commit is accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Claimed: starts in the chain with this number.
     Start(usize),
     /// Below the offset and not claimed (L1).
     Park,
     /// Ends without a call.
-    Pass(Outcome, &'static str),
+    Pass(Outcome, Reason),
 }
 
 /// The part of a commit that concerns one shard.

@@ -6,8 +6,7 @@ use super::{
     plan::{Action, Context, Part},
 };
 use crate::{
-    dispatch::StartLease,
-    dispatch::lanes::Lanes,
+    dispatch::{Reason, StartLease, lanes::Lanes},
     event::Lane,
     ledger::Outcome,
     sources::kafka::register::{OpenEntry, Token},
@@ -102,7 +101,7 @@ pub struct Granted<R> {
     /// Log time at the new offset.
     pub log_time_ms: i64,
     /// Ended without a call, with the log time.
-    pub passed: Vec<(i64, i64, Outcome, &'static str, R)>,
+    pub passed: Vec<(i64, i64, Outcome, Reason, R)>,
 }
 
 /// An entry that a successor may name now (N2).
