@@ -30,8 +30,12 @@ const READY_PREFIX: &str = "kubeless-runtime: listening on ";
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// First and longest pause before a function that died is started again.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// First pause when it never became ready: most likely only an edit helps, and it says so at length.
+const HOPEFUL_BACK_OFF: Duration = Duration::from_secs(2);
 /// A function that ran for longer starts over with the shortest pause.
 const STABLE_AFTER: Duration = Duration::from_secs(30);
+/// Longest wait for the end of a process that closed its output.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Added to a function's own timeout when it is asked to end.
 const STOP_MARGIN: Duration = Duration::from_secs(2);
 
@@ -109,6 +113,10 @@ impl Run {
                 Ok(()) => return,
                 Err(End::Hopeless(problem)) => return self.report(Change::Down(problem)).await,
                 Err(End::Retry(problem)) => problem,
+                Err(End::NeverReady(problem)) => {
+                    pause = pause.max(HOPEFUL_BACK_OFF);
+                    problem
+                }
             };
             self.report(Change::Down(problem)).await;
             pause = if started.elapsed() > STABLE_AFTER { BACK_OFF.0 } else { pause };
@@ -137,30 +145,31 @@ impl Run {
         let (mut child, mut addresses, readers) = self.spawn(command)?;
         let ready = tokio::select! {
             () = self.token.cancelled() => None,
-            status = child.wait() => {
-                // What it said on its way out is worth more than the code.
-                readers.finish().await;
-                return Err(End::Retry(status.map_or_else(|error| error.to_string(), describe)));
-            }
             ready = timeout(READY_TIMEOUT, addresses.recv()) => Some(ready),
         };
-        let outcome = match ready {
+        let ended = match ready {
             None => Ok(()),
             Some(Ok(Some(address))) => {
                 self.report(Change::Ready(address, started.elapsed())).await;
                 tokio::select! {
                     () = self.token.cancelled() => Ok(()),
-                    status = child.wait() => {
-                        readers.finish().await;
-                        return Err(End::Retry(status.map_or_else(|error| error.to_string(), describe)));
-                    }
+                    status = child.wait() => Err(End::Retry(words(status))),
                 }
             }
-            Some(_) => Err(End::Retry(format!("did not become ready within {} s", READY_TIMEOUT.as_secs()))),
+            // It closed its output: it is about to end by itself.
+            Some(Ok(None)) => match timeout(EXIT_TIMEOUT, child.wait()).await {
+                Ok(status) => Err(End::NeverReady(words(status))),
+                Err(_) => Err(End::NeverReady("closed its output without becoming ready".to_owned())),
+            },
+            Some(Err(_)) => {
+                let seconds = READY_TIMEOUT.as_secs();
+                Err(End::NeverReady(format!("did not become ready within {seconds} s")))
+            }
         };
         let _ = stop(&mut child, self.function.timeout + STOP_MARGIN).await;
+        // What it said on its way out comes before the report of its end.
         readers.finish().await;
-        outcome
+        ended
     }
 
     async fn command(&self) -> Result<Command, End> {
@@ -204,9 +213,15 @@ impl Run {
     }
 }
 
+fn words(status: std::io::Result<std::process::ExitStatus>) -> String {
+    status.map_or_else(|error| error.to_string(), describe)
+}
+
 enum End {
     /// Worth another attempt.
     Retry(String),
+    /// Worth another attempt, but not soon.
+    NeverReady(String),
     /// Only an edit can help.
     Hopeless(String),
 }

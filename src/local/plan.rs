@@ -124,8 +124,8 @@ fn function_plan(function: &Function) -> FunctionPlan {
         content_type: spec.function_content_type.clone(),
         deps: spec.deps.clone(),
         // Checked when the manifest was read.
-        timeout: spec.timeout().unwrap_or(DEFAULT_TIMEOUT),
-        port: spec.service_port().port,
+        timeout: function.timeout().unwrap_or(DEFAULT_TIMEOUT),
+        port: function.service_port().port,
         env: environment(spec.deployment.as_ref()),
     }
 }
@@ -133,7 +133,8 @@ fn function_plan(function: &Function) -> FunctionPlan {
 /// Plain variables of the first container of `spec.deployment`; values from Secrets and the like do not exist here.
 fn environment(deployment: Option<&serde_json::Map<String, serde_json::Value>>) -> BTreeMap<String, String> {
     let pointer = "/spec/template/spec/containers/0/env";
-    let variables = deployment.and_then(|map| serde_json::Value::Object(map.clone()).pointer(pointer).cloned());
+    let variables =
+        deployment.and_then(|map| serde_json::Value::Object(map.clone()).pointer(pointer).cloned());
     let text = |value: &serde_json::Value, key: &str| value.get(key)?.as_str().map(str::to_owned);
     let list = variables.as_ref().and_then(serde_json::Value::as_array).into_iter().flatten();
     list.filter_map(|variable| Some((text(variable, "name")?, text(variable, "value")?))).collect()
