@@ -12,6 +12,7 @@ pub mod clock;
 pub mod event;
 pub mod shutdown;
 pub mod telemetry;
+pub mod testkit;
 // L1: what users write, what a cluster looks like, how events end
 pub mod api;
 pub mod cluster;

@@ -29,6 +29,11 @@ impl<T> Claimed<T> {
         &self.0
     }
 
+    /// Turns the claimed value into another one under the same claim.
+    pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Claimed<U> {
+        Claimed(f(self.0))
+    }
+
     /// Spends the claim. The caller owes the event exactly one outcome.
     pub fn spend(self) -> T {
         self.0

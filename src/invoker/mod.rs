@@ -67,6 +67,8 @@ pub struct Call {
     pub template: Arc<HeaderTemplate>,
     /// The function's current endpoints; loaded anew for each attempt.
     pub target: TargetCell,
+    /// Longest wait for the answer, where the subscription overrides the target's.
+    pub timeout: Option<Duration>,
     /// Until when the call may start.
     pub lease: Arc<StartLease>,
 }
@@ -162,7 +164,7 @@ impl Invoker {
             sent_unix_ms: 0,
             first_byte_unix_ms: 0,
         };
-        let timeout = call.target.load().call_timeout;
+        let timeout = call.timeout.unwrap_or_else(|| call.target.load().call_timeout);
         // One timer for the whole call; it is not registered before something has to be waited for.
         let mut deadline = pin!(sleep_until(run.started + timeout));
         let mut pause = self.config.retry_pause.0.max(SHORTEST_PAUSE);

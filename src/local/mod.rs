@@ -1,1 +1,19 @@
-//! Stub.
+//! Local mode (`kubeless dev DIR`): the dispatcher, the functions and, if need be, a broker on this machine, from
+//! the same manifests as a cluster. Must never write outside DIR/.kubeless and never leave a process behind.
+
+mod banner;
+pub mod child;
+mod dispatcher;
+mod echo;
+mod endpoints;
+mod functions;
+mod instance;
+mod layout;
+mod output;
+pub mod plan;
+mod python;
+mod runtime_files;
+mod session;
+mod tail;
+
+pub use session::{Broker, DevOptions, Error, Ground, run};

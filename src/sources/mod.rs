@@ -1,3 +1,160 @@
-//! Sources: one folder each, one line in the list below.
+//! Sources of events: one folder each and one line in [`KINDS`]. Must never know claims, router or invoker: a source
+//! hands what it reads to a [`Subscription`](crate::dispatch::Subscription).
 
 pub mod kafka;
+pub mod manager;
+
+use crate::{
+    api::kind::{TriggerKind, TriggerObject},
+    config::DispatcherConfig,
+    dispatch::{Subscription, Workers},
+    ledger::journal::Journal,
+    router::table::Route,
+};
+use std::{
+    sync::{Arc, Mutex, atomic::AtomicUsize, mpsc},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+use tokio::sync::Semaphore;
+
+/// The list: one line per source.
+pub static KINDS: &[&dyn SourceKind] = &[&kafka::Kafka];
+
+/// An error of a source on its way to a person.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// Describes one source to everybody else.
+pub trait SourceKind: Send + Sync {
+    /// Name: metric label, configuration section, folder.
+    fn name(&self) -> &'static str;
+
+    /// Its trigger kind: CRD and decoder.
+    fn trigger(&self) -> TriggerKind;
+
+    /// Reads the source's section of the configuration and its environment.
+    ///
+    /// # Errors
+    /// Says which key or variable is wrong and what is allowed.
+    fn open(&self, config: &DispatcherConfig) -> Result<Box<dyn Source>, Error>;
+
+    /// A client that publishes to this source, for `kubeless send`. `address`: where the server is.
+    ///
+    /// # Errors
+    /// The address is missing or malformed.
+    fn publisher(&self, address: &str) -> Result<Box<dyn Publisher>, Error>;
+
+    /// Starts a server that speaks the source's protocol inside this process, for local mode; `None`: there is none.
+    ///
+    /// # Errors
+    /// It cannot listen.
+    fn embed(&self) -> Result<Option<Box<dyn Embedded>>, Error>;
+
+    /// Whether a trigger names its own server and so needs no embedded one.
+    fn names_server(&self, trigger: &TriggerObject) -> bool;
+
+    /// Where the trigger's events come from, for people: the topic or subject.
+    fn address_of(&self, trigger: &TriggerObject) -> String;
+
+    /// Sets the server address in a configuration, so that triggers which name none use the embedded one.
+    fn point_at(&self, config: &mut DispatcherConfig, address: &str);
+}
+
+/// A source with its configuration, able to serve triggers.
+pub trait Source: Send + Sync {
+    /// Equal for two versions of a trigger unless the change needs the running source to be restarted.
+    fn restart_key(&self, trigger: &TriggerObject) -> String;
+
+    /// Starts serving one subscription.
+    ///
+    /// # Errors
+    /// Says what is wrong with the trigger (credentials missing, no server known).
+    fn start(
+        &self,
+        trigger: &TriggerObject,
+        route: &Route,
+        environment: &Environment,
+    ) -> Result<Running, Error>;
+}
+
+/// What every source needs from the process.
+#[derive(Clone)]
+pub struct Environment {
+    /// Where outcomes go.
+    pub journal: Arc<Journal>,
+    /// Who calls functions.
+    pub workers: Arc<Workers>,
+    /// Permits of the function, over all subscriptions.
+    pub permits: Arc<Semaphore>,
+    /// Bytes of events held by all subscriptions.
+    pub memory: Arc<AtomicUsize>,
+    /// Added to timeouts that a trigger overrides.
+    pub timeout_margin: Duration,
+    /// New for every start of this process.
+    pub owner: u64,
+}
+
+/// What a source's thread is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Claim nothing more, finish what runs until the instant, leave.
+    Stop(Instant),
+}
+
+/// How a source's thread ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It was told to.
+    Stopped,
+    /// It must not come back at once; the text says why.
+    Failed(String),
+}
+
+/// A source that serves a subscription, on a thread of its own.
+pub struct Running {
+    /// What it serves.
+    pub subscription: Arc<Subscription>,
+    /// Orders to the thread.
+    pub orders: mpsc::Sender<Order>,
+    /// The thread.
+    pub thread: JoinHandle<Exit>,
+    /// Why it is not consuming; empty when it is.
+    pub status: Arc<Mutex<String>>,
+}
+
+/// A message to publish.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Topic or subject.
+    pub topic: String,
+    /// Key.
+    pub key: Option<String>,
+    /// Headers in order.
+    pub headers: Vec<(String, String)>,
+    /// Body; `None` is null data.
+    pub data: Option<Vec<u8>>,
+}
+
+/// Publishes messages. Blocking.
+pub trait Publisher: Send {
+    /// Publishes all and waits until the server has them; returns where each one went, in order.
+    ///
+    /// # Errors
+    /// The first message that the server did not take.
+    fn publish(&self, messages: &[Outgoing]) -> Result<Vec<String>, Error>;
+}
+
+/// A server inside this process; stops when dropped.
+pub trait Embedded: Send {
+    /// Where it listens.
+    fn address(&self) -> String;
+
+    /// What it is and what it does not prove, for the banner.
+    fn notice(&self) -> &'static str;
+
+    /// Makes a topic with `shards` partitions, if it is not there yet.
+    ///
+    /// # Errors
+    /// The server refuses.
+    fn ensure_topic(&self, topic: &str, shards: i32) -> Result<(), Error>;
+}

@@ -1,1 +1,18 @@
-//! Stub.
+//! Logs and metrics: the one room that touches the `metrics` facade and the tracing subscriber.
+//! Must never know an event, a trigger or a configuration: it takes words and numbers.
+
+mod handles;
+mod logging;
+pub mod metrics;
+mod process;
+mod registry;
+
+pub use self::{
+    handles::{ProcessMetrics, SubscriptionMetrics},
+    logging::{Error as LogError, LogFormat, LogOptions, init as init_logs},
+    registry::{AlreadyInstalled, Registry},
+};
+pub use ::metrics::{Counter, Gauge, Histogram};
+
+/// Version of this build.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -9,6 +9,7 @@ mod decode;
 mod dispatch;
 mod docs;
 mod filter;
+mod fuzz_bodies;
 mod headers;
 mod invoker;
 mod journal;

@@ -1,3 +1,5 @@
 //! Real servers: Apache Kafka and child processes of this product.
 
+mod kafka_support;
+mod oracle_sees;
 mod support;

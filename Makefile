@@ -1,0 +1,64 @@
+# Every command of this project; `make` alone lists them. One cargo profile (dev) serves check and test, so that the
+# library and librdkafka are compiled once; only bench, demo and what ships are built with --release.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup build fmt check python real faults test campaign bench demo fuzz crds deny clean
+
+help: ## list the commands
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: ## install what a Debian machine lacks for building and testing (usually under 2 minutes, then instant)
+	@scripts/setup.sh test
+
+build: ## the binaries, released form (cold: usually 5 to 8 minutes, most of it librdkafka and link-time optimisation)
+	@scripts/setup.sh build
+	cargo build --release --bins
+
+fmt: ## format the code
+	cargo fmt
+
+check: ## the fast inner loop: format, clippy, tests/it (cold: usually 4 minutes; warm: seconds)
+	@scripts/setup.sh build
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	cargo test --lib --bins --test it
+
+python: ## contract tests of the Python runtime (usually under a minute)
+	@if [ -f deploy/runtimes/python/test.sh ]; then scripts/setup.sh run && bash deploy/runtimes/python/test.sh; \
+	else echo "python: this checkout has no deploy/runtimes/python"; fi
+
+real: setup ## the product against a real Apache Kafka
+	@echo "tests/real: real Kafka brokers, started once (usually 1 to 5 minutes) …"
+	cargo test --test real -- --nocapture
+
+faults: setup ## crashes and outages with real Kafka, judged by an outside witness
+	@echo "tests/faults: kill -9, rebalances, broken functions (usually 5 to 12 minutes) …"
+	cargo test --test faults -- --nocapture --test-threads=1
+
+test: setup check python real faults deny ## everything (cold: under 60 minutes, warm: under 20)
+	@echo "test: everything passed"
+
+campaign: setup ## the fault tests with larger numbers (hours)
+	KUBELESS_CAMPAIGN=1 cargo test --release --test real --test faults -- --nocapture --test-threads=1
+
+bench: ## the whole path against the limit wrk finds (usually 10 minutes)
+	@scripts/setup.sh bench
+	cargo bench
+
+demo: ## 10,000 real events, a kill -9 in the middle, nothing invoked twice (under 2 minutes after the build)
+	@scripts/setup.sh run
+	@scripts/demo.sh
+
+fuzz: ## each fuzz target for a minute (needs cargo-fuzz and a nightly toolchain)
+	@scripts/fuzz.sh
+
+crds: ## write the CRDs anew from the Rust types
+	UPDATE=1 cargo test --test it crds
+
+deny: ## licences, bans, sources of the dependencies; says so where cargo-deny is not installed
+	@if command -v cargo-deny >/dev/null; then cargo deny --offline check bans licenses sources; \
+	else echo "deny: not checked, cargo-deny is not installed; to have it (usually 5 minutes): cargo install --locked cargo-deny@0.20.2"; fi
+
+clean: ## remove what was built here; the parts in the cache folder stay
+	cargo clean

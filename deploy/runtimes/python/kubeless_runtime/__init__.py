@@ -1,0 +1,1 @@
+"""The Python runtime server for functions with the signature handler(event, context)."""

@@ -1,0 +1,3 @@
+//! Bodies of the fuzz targets; `tests/it/fuzz_bodies.rs` runs the same functions on stable.
+
+pub mod bodies;

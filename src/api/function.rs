@@ -1,0 +1,265 @@
+//! `Function`: what Kubeless calls a function, field by field under its old JSON names. Must tolerate what old
+//! clusters stored (explicit empty structures, nulls).
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, CustomResourceExt};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::{sync::OnceLock, time::Duration};
+
+use super::{Violation, schema};
+use crate::cluster::target::Protocol;
+
+/// Seconds a call may take when `spec.timeout` is empty.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(180);
+/// Longest `spec.timeout`: a day.
+pub const MAX_TIMEOUT: Duration = Duration::from_secs(86_400);
+/// Service port of a function that declares none.
+pub const DEFAULT_PORT: u16 = 8080;
+/// Name of that port; the `http-` prefix is for service meshes.
+pub const DEFAULT_PORT_NAME: &str = "http-function-port";
+/// `appProtocol` of HTTP/2 with prior knowledge.
+pub const H2C: &str = "kubernetes.io/h2c";
+
+/// Code that runs as a workload and is called over HTTP.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "kubeless.io",
+    version = "v1beta1",
+    kind = "Function",
+    namespaced,
+    status = "FunctionStatus",
+    derive = "PartialEq",
+    shortname = "fn",
+    category = "kubeless",
+    doc = "Code that runs as a workload and is called over HTTP.",
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(name = "Runtime", type_ = "string", json_path = ".spec.runtime"),
+    printcolumn(name = "Timeout", type_ = "string", json_path = ".spec.timeout"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Handler", type_ = "string", json_path = ".spec.handler", priority = 1),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
+        priority = 1
+    )
+)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct FunctionSpec {
+    /// `<module>.<function>`: what the runtime loads and calls. Required whenever `function` is set.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 512))]
+    pub handler: String,
+    /// Source text, base64 text or a URL, by `function-content-type`. Empty for a prebuilt image.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub function: String,
+    /// `text` (or empty), `base64` or `url`, each optionally with `+zip` or `+compressedtar` and `+deps`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 64))]
+    pub function_content_type: String,
+    /// `sha256:<hex>` of the file's bytes (after base64 decoding or download). Empty: not checked.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 128))]
+    pub checksum: String,
+    /// Runtime and version, e.g. `python3.8`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 128))]
+    pub runtime: String,
+    /// Longest run of one call in whole seconds, written as text. Default "180".
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 8))]
+    pub timeout: String,
+    /// Text of the dependency file (requirements.txt, package.json, go.mod, ...).
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub deps: String,
+    /// apps/v1 Deployment that is merged with the generated one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "preserved_deployment")]
+    pub deployment: Option<Map<String, Value>>,
+    /// core/v1 ServiceSpec, used as it is when it has at least one port. Default: port 8080.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "preserved_service")]
+    pub service: Option<Map<String, Value>>,
+    /// HorizontalPodAutoscaler (autoscaling/v2, or v2beta1 as Kubeless stored it).
+    #[serde(rename = "horizontalPodAutoscaler", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "preserved_autoscaler")]
+    pub horizontal_pod_autoscaler: Option<Map<String, Value>>,
+}
+
+/// What is known about a function's workload.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FunctionStatus {
+    /// `metadata.generation` that this status describes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Conditions; `Ready` sums them up.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+fn preserved_deployment(_: &mut SchemaGenerator) -> Schema {
+    preserved("apps/v1 Deployment that is merged with the generated one.")
+}
+
+fn preserved_service(_: &mut SchemaGenerator) -> Schema {
+    preserved("core/v1 ServiceSpec, used as it is when it has at least one port. Default: port 8080.")
+}
+
+fn preserved_autoscaler(_: &mut SchemaGenerator) -> Schema {
+    preserved("HorizontalPodAutoscaler (autoscaling/v2, or v2beta1 as Kubeless stored it).")
+}
+
+// Whole Kubernetes objects inside ours: their schemas would triple the CRD and refuse what old clusters stored.
+fn preserved(text: &str) -> Schema {
+    json_schema!({
+        "type": "object", "nullable": true, "description": text, "x-kubernetes-preserve-unknown-fields": true
+    })
+}
+
+/// The port that the dispatcher calls: always the first one, as everywhere in Kubeless.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Name, by which the EndpointSlice's port is found.
+    pub name: Option<String>,
+    /// Port of the Service (not of the pods).
+    pub port: u16,
+    /// Framing, from `appProtocol`.
+    pub protocol: Protocol,
+}
+
+/// Framing for an `appProtocol`; everything but [`H2C`] is HTTP/1.1.
+pub fn protocol_of(app_protocol: Option<&str>) -> Protocol {
+    match app_protocol {
+        Some(H2C) => Protocol::H2c,
+        _ => Protocol::Http1,
+    }
+}
+
+/// `spec.timeout` is not a whole number of seconds from 1 to a day.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("timeout {0:?} is not a whole number of seconds from 1 to 86400")]
+pub struct TimeoutError(pub String);
+
+impl Function {
+    /// How long one call may run: `spec.timeout`, default 180 s.
+    ///
+    /// # Errors
+    /// [`TimeoutError`] unless it is empty or a whole number of seconds from 1 to 86400.
+    pub fn timeout(&self) -> Result<Duration, TimeoutError> {
+        let text = self.spec.timeout.trim();
+        if text.is_empty() {
+            return Ok(DEFAULT_TIMEOUT);
+        }
+        let seconds: u64 = text.parse().map_err(|_| TimeoutError(text.to_owned()))?;
+        let timeout = Duration::from_secs(seconds);
+        if timeout.is_zero() || timeout > MAX_TIMEOUT {
+            return Err(TimeoutError(text.to_owned()));
+        }
+        Ok(timeout)
+    }
+
+    /// The first port of `spec.service`, or 8080 `http-function-port` over HTTP/1.1.
+    pub fn service_port(&self) -> ServicePort {
+        let ports = self.spec.service.as_ref().and_then(|service| service.get("ports"));
+        let first = ports.and_then(Value::as_array).and_then(|ports| ports.first());
+        let number = first.and_then(|port| port.get("port")).and_then(Value::as_u64);
+        let text = |name: &str| first.and_then(|port| port.get(name)).and_then(Value::as_str);
+        match number.and_then(|number| u16::try_from(number).ok()) {
+            Some(port) => ServicePort {
+                name: text("name").map(str::to_owned),
+                port,
+                protocol: protocol_of(text("appProtocol")),
+            },
+            None => ServicePort {
+                name: Some(DEFAULT_PORT_NAME.to_owned()),
+                port: DEFAULT_PORT,
+                protocol: Protocol::Http1,
+            },
+        }
+    }
+
+    /// Checks what the schema cannot say.
+    pub fn violations(&self) -> Vec<Violation> {
+        let mut violations = Vec::new();
+        let spec = &self.spec;
+        if let Err(error) = self.timeout() {
+            let fix = "write whole seconds in quotes, for example \"180\"";
+            violations.push(Violation::new("/spec/timeout", error.to_string(), fix));
+        }
+        let halves: Vec<&str> = spec.handler.split('.').collect();
+        let complete = halves.len() == 2 && halves.iter().all(|half| !half.is_empty());
+        if (!spec.handler.is_empty() || !spec.function.is_empty()) && !complete {
+            let what = format!("handler {:?} is not <module>.<function>", spec.handler);
+            violations.push(Violation::new("/spec/handler", what, "write for example handler.hello"));
+        }
+        check_content_type(&spec.function_content_type, &mut violations);
+        if !spec.checksum.is_empty() && !spec.checksum.starts_with("sha256:") {
+            let what = format!("checksum {:?} has an unknown method", spec.checksum);
+            violations.push(Violation::new("/spec/checksum", what, "write sha256:<hex>"));
+        }
+        self.check_service(&mut violations);
+        violations
+    }
+
+    fn check_service(&self, violations: &mut Vec<Violation>) {
+        let Some(service) = &self.spec.service else {
+            return;
+        };
+        let typed: Result<k8s_openapi::api::core::v1::ServiceSpec, _> =
+            serde_json::from_value(Value::Object(service.clone()));
+        match typed {
+            Err(error) => violations.push(Violation::new(
+                "/spec/service",
+                error.to_string(),
+                "write a core/v1 ServiceSpec, for example ports: [{name: http, port: 8080}]",
+            )),
+            Ok(spec) => {
+                for (index, port) in spec.ports.iter().flatten().enumerate() {
+                    if !(1..=65_535).contains(&port.port) {
+                        violations.push(Violation::new(
+                            format!("/spec/service/ports/{index}/port"),
+                            format!("{} is not a port", port.port),
+                            "write a number from 1 to 65535",
+                        ));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn check_content_type(text: &str, violations: &mut Vec<Violation>) {
+    // Kubeless tests by substring; what it could not read it refused, and so does this.
+    if !text.is_empty() && !["text", "base64", "url"].iter().any(|word| text.contains(word)) {
+        violations.push(Violation::new(
+            "/spec/function-content-type",
+            format!("{text:?} says neither text, base64 nor url"),
+            "write text, base64 or url, optionally with +zip or +compressedtar and +deps",
+        ));
+    }
+}
+
+/// The custom resource definition.
+pub fn crd() -> CustomResourceDefinition {
+    Function::crd()
+}
+
+/// Reads and checks a whole Function.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn decode(object: Value) -> Result<Function, Vec<Violation>> {
+    static SCHEMA: OnceLock<Value> = OnceLock::new();
+    let function: Function = schema::decode(object, SCHEMA.get_or_init(|| schema::spec_schema(&crd())))?;
+    let violations = function.violations();
+    if violations.is_empty() { Ok(function) } else { Err(violations) }
+}

@@ -1,0 +1,40 @@
+//! How a source tells the rest of the product about its trigger kind, without the rest knowing the source.
+//! Must never name a source.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use std::{any::Any, sync::Arc};
+
+use super::{Violation, trigger::TriggerCore};
+
+/// One trigger kind: its definition and how an object of it is read. Registered by the source that serves it.
+#[derive(Clone, Copy, Debug)]
+pub struct TriggerKind {
+    /// `kind` of its objects; the `apiVersion` is [`super::API_VERSION`].
+    pub kind: &'static str,
+    /// The custom resource definition.
+    pub crd: fn() -> CustomResourceDefinition,
+    /// Reads and checks one whole object (`apiVersion` … `spec`); reports everything that is wrong with it.
+    pub decode: fn(serde_json::Value) -> Result<TriggerObject, Vec<Violation>>,
+}
+
+/// A checked trigger of any kind: the shared part, and the whole object for the source that knows its type.
+#[derive(Clone, Debug)]
+pub struct TriggerObject {
+    /// `kind` of the object.
+    pub kind: &'static str,
+    /// What router and dispatch need.
+    pub core: Arc<TriggerCore>,
+    object: Arc<dyn Any + Send + Sync>,
+}
+
+impl TriggerObject {
+    /// Wraps the typed object of one kind.
+    pub fn new<T: Any + Send + Sync>(kind: &'static str, core: TriggerCore, object: T) -> Self {
+        Self { kind, core: Arc::new(core), object: Arc::new(object) }
+    }
+
+    /// The typed object, if it is a `T`.
+    pub fn downcast<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        Arc::clone(&self.object).downcast().ok()
+    }
+}

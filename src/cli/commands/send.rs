@@ -1,0 +1,173 @@
+//! `kubeless send TOPIC`: publishes events. Must never say that an event was sent before the broker has said so.
+
+use crate::cli::{
+    Exit, Message, UsageError, Wiring,
+    output::{self, talk},
+};
+use anyhow::Context;
+use bytes::Bytes;
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Read, Write},
+    path::{Path, PathBuf},
+};
+
+/// CloudEvents attributes of events that say none.
+const DEFAULT_SOURCE: &str = "/kubeless/send";
+const DEFAULT_TYPE: &str = "dev.kubeless.send";
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Topic or subject.
+    topic: String,
+    /// Body: text, @FILE, or @- for standard input. Default: an empty body.
+    data: Option<String>,
+    /// Same as the second argument.
+    #[arg(long = "data", value_name = "DATA", conflicts_with = "data")]
+    data_flag: Option<String>,
+    /// Publish every line of this file (- is standard input) as one event.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "data_flag", "id"])]
+    file: Option<PathBuf>,
+    /// Id of the event: the same id is delivered once.
+    #[arg(long)]
+    id: Option<String>,
+    /// With --file: the member of each JSON line that is the id.
+    #[arg(long, value_name = "MEMBER", requires = "file")]
+    id_from: Option<String>,
+    /// Key: events of one key keep their order.
+    #[arg(long)]
+    key: Option<String>,
+    /// With --file: the member of each JSON line that is the key.
+    #[arg(long, value_name = "MEMBER", requires = "file", conflicts_with = "key")]
+    key_from: Option<String>,
+    /// A header; may be given several times.
+    #[arg(long = "header", short = 'H', value_name = "NAME=VALUE")]
+    headers: Vec<String>,
+    /// Content type. Default: JSON if the body is JSON, else text or octets.
+    #[arg(long, value_name = "TYPE")]
+    content_type: Option<String>,
+    /// CloudEvents source of events with an id.
+    #[arg(long, default_value = DEFAULT_SOURCE)]
+    source: String,
+    /// CloudEvents type of events with an id.
+    #[arg(long = "type", value_name = "TYPE", default_value = DEFAULT_TYPE)]
+    kind: String,
+    /// Servers as host:port, separated by commas. Default: the session of `kubeless dev` in this folder.
+    #[arg(long, value_name = "SERVERS", env = "KUBELESS_BROKER")]
+    broker: Option<String>,
+}
+
+/// Runs the command.
+pub fn run(args: &Args, wiring: &dyn Wiring) -> anyhow::Result<Exit> {
+    let headers = args.headers.iter().map(|text| header(text)).collect::<Result<Vec<_>, _>>()?;
+    let servers = servers(args.broker.as_deref())?;
+    let mut publisher = wiring.publisher(&servers)?;
+    match &args.file {
+        None => publisher.publish(single(args, headers)?)?,
+        Some(path) => {
+            for (number, line) in lines(path)?.enumerate() {
+                let line = line.with_context(|| path.display().to_string())?;
+                if !line.trim().is_empty() {
+                    let message = of_line(args, &headers, line)
+                        .with_context(|| format!("{}:{}", path.display(), number + 1))?;
+                    publisher.publish(message)?;
+                }
+            }
+        }
+    }
+    let positions = publisher.finish()?;
+    let mut out = output::stdout();
+    if args.file.is_none() {
+        positions.iter().try_for_each(|position| writeln!(out, "{position}"))?;
+    }
+    talk(&format!("{} sent to {} at {servers}", positions.len(), args.topic));
+    Ok(Exit::Ok)
+}
+
+fn single(args: &Args, headers: Vec<(String, String)>) -> anyhow::Result<Message> {
+    let data = match args.data.as_deref().or(args.data_flag.as_deref()) {
+        None => Bytes::new(),
+        Some("@-") => {
+            let mut body = Vec::new();
+            io::stdin().read_to_end(&mut body)?;
+            body.into()
+        }
+        Some(text) => match text.strip_prefix('@') {
+            Some(path) => std::fs::read(path).with_context(|| path.to_owned())?.into(),
+            None => Bytes::copy_from_slice(text.as_bytes()),
+        },
+    };
+    let key = args.key.as_ref().map(|key| Bytes::copy_from_slice(key.as_bytes()));
+    Ok(message(args, headers, args.id.clone(), key, data))
+}
+
+fn of_line(args: &Args, headers: &[(String, String)], line: String) -> anyhow::Result<Message> {
+    let member = |name: &Option<String>| -> anyhow::Result<Option<String>> {
+        let Some(name) = name else { return Ok(None) };
+        let value: serde_json::Value = serde_json::from_str(&line).context("the line is not JSON")?;
+        match value.get(name) {
+            Some(serde_json::Value::String(text)) => Ok(Some(text.clone())),
+            Some(other) if !other.is_null() => Ok(Some(other.to_string())),
+            _ => anyhow::bail!("the line has no member `{name}`"),
+        }
+    };
+    let id = member(&args.id_from)?;
+    let key = member(&args.key_from)?.or_else(|| args.key.clone()).map(Bytes::from);
+    Ok(message(args, headers.to_vec(), id, key, Bytes::from(line)))
+}
+
+fn message(
+    args: &Args,
+    headers: Vec<(String, String)>,
+    id: Option<String>,
+    key: Option<Bytes>,
+    data: Bytes,
+) -> Message {
+    Message {
+        topic: args.topic.clone(),
+        key,
+        id,
+        source: args.source.clone(),
+        kind: args.kind.clone(),
+        content_type: args.content_type.clone().unwrap_or_else(|| content_type(&data).to_owned()),
+        headers,
+        data: Some(data),
+    }
+}
+
+fn content_type(data: &[u8]) -> &'static str {
+    match std::str::from_utf8(data) {
+        Ok(text) if serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() => "application/json",
+        Ok(_) => "text/plain; charset=utf-8",
+        Err(_) => "application/octet-stream",
+    }
+}
+
+fn header(text: &str) -> Result<(String, String), UsageError> {
+    text.split_once('=')
+        .filter(|(name, _)| !name.is_empty())
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .ok_or_else(|| UsageError(format!("`{text}` is not a header; write --header NAME=VALUE")))
+}
+
+fn lines(path: &Path) -> anyhow::Result<Box<dyn Iterator<Item = io::Result<String>>>> {
+    if path == Path::new("-") {
+        return Ok(Box::new(io::stdin().lines()));
+    }
+    let file = File::open(path).with_context(|| path.display().to_string())?;
+    Ok(Box::new(BufReader::new(file).lines()))
+}
+
+/// The servers named, or those of the local session of this folder.
+fn servers(named: Option<&str>) -> anyhow::Result<String> {
+    if let Some(servers) = named {
+        return Ok(servers.to_owned());
+    }
+    let session = std::fs::read(".kubeless/run/dev.json").ok();
+    let session = session.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+    let broker = session.and_then(|value| value.get("broker")?.as_str().map(str::to_owned));
+    let missing = "no broker is named and no `kubeless dev` with a broker runs in this folder; \
+                   write --broker HOST:PORT or set KUBELESS_BROKER";
+    broker.ok_or_else(|| UsageError(missing.to_owned()).into())
+}

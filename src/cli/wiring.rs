@@ -1,0 +1,60 @@
+//! What commands need from rooms that the command line does not know (sources, local mode): filled in by the
+//! binary. Must never hold logic.
+
+use bytes::Bytes;
+use std::{ffi::OsString, path::PathBuf};
+
+/// One event to publish. How id, source and type are written is the business of the source (CloudEvents, binary
+/// mode, in its protocol's binding); they are written only if `id` is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Message {
+    /// Topic or subject.
+    pub topic: String,
+    /// Key, for order and partition.
+    pub key: Option<Bytes>,
+    /// CloudEvents `id`.
+    pub id: Option<String>,
+    /// CloudEvents `source`.
+    pub source: String,
+    /// CloudEvents `type`.
+    pub kind: String,
+    /// Content type of `data`.
+    pub content_type: String,
+    /// Further headers.
+    pub headers: Vec<(String, String)>,
+    /// Body; `None` is a tombstone.
+    pub data: Option<Bytes>,
+}
+
+/// Publishes events. `publish` may queue (in bounds); `finish` returns when all are acknowledged.
+pub trait Publisher {
+    /// Hands one event over; waits while the queue is full.
+    fn publish(&mut self, message: Message) -> anyhow::Result<()>;
+    /// Waits for every acknowledgement and returns where the events went, in order (`topic/partition/offset`).
+    fn finish(self: Box<Self>) -> anyhow::Result<Vec<String>>;
+}
+
+/// What `kubeless dev` was told.
+#[derive(Clone, Debug)]
+pub struct DevRequest {
+    /// Folder of manifests.
+    pub dir: PathBuf,
+    /// JSON lines instead of columns.
+    pub json: bool,
+    /// Another dispatcher executable than the one beside this program.
+    pub dispatcher: Option<PathBuf>,
+}
+
+/// Everything that is wired by the binary.
+pub trait Wiring {
+    /// All custom resource definitions as one YAML stream.
+    fn crds(&self) -> anyhow::Result<String>;
+    /// Reads manifests and returns the number of good objects and every problem, one sentence each.
+    fn validate(&self, paths: &[PathBuf]) -> anyhow::Result<(usize, Vec<String>)>;
+    /// A publisher for these servers.
+    fn publisher(&self, servers: &str) -> anyhow::Result<Box<dyn Publisher>>;
+    /// Runs local mode until a signal.
+    fn dev(&self, request: DevRequest) -> anyhow::Result<()>;
+    /// Becomes a child process; returns only if that fails.
+    fn child(&self, parent: u32, command: &[OsString]) -> anyhow::Error;
+}

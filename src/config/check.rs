@@ -1,0 +1,107 @@
+//! Ranges of options and how options depend on each other. Must never change a value: it accepts or explains.
+
+use super::{
+    model::DispatcherConfig,
+    quantity::{bytes, duration},
+};
+use std::{ops::RangeInclusive, time::Duration};
+
+/// One thing wrong with a value: the dotted key and a sentence with the allowed range and what to write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Dotted key, as in `invoker.workers`.
+    pub key: &'static str,
+    /// What is wrong, what is allowed.
+    pub problem: String,
+}
+
+const MIB: u64 = 1 << 20;
+const MS: Duration = Duration::from_millis(1);
+
+/// Everything wrong with the values of `config`.
+pub fn check(config: &DispatcherConfig) -> Vec<Finding> {
+    let mut found = Findings::default();
+    let hour = Duration::from_secs(3600);
+    let invoker = &config.invoker;
+    found.require(
+        "manifests",
+        !config.manifests.is_empty(),
+        "no folder of manifests is named; write manifests = [\"DIR\"], KUBELESS_MANIFESTS=DIR or --manifests DIR",
+    );
+    found.require(
+        "state_dir",
+        !config.state_dir.as_os_str().is_empty(),
+        "is empty; name a folder that may be written to",
+    );
+    found.require(
+        "cluster_domain",
+        is_domain(&config.cluster_domain),
+        "is not a DNS name; use lower-case letters, digits, `-` and `.`, as in \"cluster.local\"",
+    );
+    found.number("invoker.workers", invoker.workers, &(1..=64));
+    found.number("invoker.max_in_flight_per_function", invoker.max_in_flight_per_function, &(1..=65_536));
+    found.duration("invoker.connect_timeout", invoker.connect_timeout, &(10 * MS..=60_000 * MS));
+    found.duration("invoker.idle_timeout", invoker.idle_timeout, &(10 * MS..=hour));
+    found.duration("invoker.timeout_margin", invoker.timeout_margin, &(Duration::ZERO..=hour));
+    found.duration("shutdown.grace", config.shutdown.grace, &(MS..=hour));
+    found.size("invoker.max_response_bytes", invoker.max_response_bytes, &(0..=64 * MIB));
+    found.size("memory.max_event_bytes", config.memory.max_event_bytes, &(MIB..=1 << 40));
+    found.size("journal.segment_bytes", config.journal.segment_bytes, &(64 << 10..=1 << 30));
+    found.size("journal.max_bytes", config.journal.max_bytes, &(MIB..=1 << 40));
+    found.require(
+        "journal.max_bytes",
+        config.journal.max_bytes >= 2 * config.journal.segment_bytes,
+        "must hold at least two segments; raise it to twice journal.segment_bytes or lower that",
+    );
+    found.0
+}
+
+#[derive(Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn require(&mut self, key: &'static str, holds: bool, problem: &str) {
+        if !holds {
+            self.0.push(Finding { key, problem: problem.to_owned() });
+        }
+    }
+
+    fn range<T: PartialOrd>(
+        &mut self,
+        key: &'static str,
+        value: &T,
+        range: &RangeInclusive<T>,
+        show: impl Fn(&T) -> String,
+    ) {
+        let problem = format!(
+            "{} is out of range; allowed is {} to {}",
+            show(value),
+            show(range.start()),
+            show(range.end())
+        );
+        self.require(key, range.contains(value), &problem);
+    }
+
+    fn number(&mut self, key: &'static str, value: usize, range: &RangeInclusive<usize>) {
+        self.range(key, &value, range, ToString::to_string);
+    }
+
+    fn duration(&mut self, key: &'static str, value: Duration, range: &RangeInclusive<Duration>) {
+        self.range(key, &value, range, |value| format!("\"{}\"", duration::format(*value)));
+    }
+
+    fn size(&mut self, key: &'static str, value: u64, range: &RangeInclusive<u64>) {
+        self.range(key, &value, range, |value| format!("\"{}\"", bytes::format(*value)));
+    }
+}
+
+fn is_domain(text: &str) -> bool {
+    text.len() <= 253
+        && text.split('.').all(|label| {
+            !label.is_empty()
+                && label.len() <= 63
+                && label
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        })
+}

@@ -1,0 +1,144 @@
+//! The configuration value: every option with its default. Must never read a file, a variable or a clock.
+
+use super::quantity::{bytes, duration};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+const MIB: u64 = 1 << 20;
+
+/// Everything that the dispatcher can be told. `config/dispatcher.toml` explains each option.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DispatcherConfig {
+    /// Folders (or files) of manifests: Functions, triggers, Services, EndpointSlices. At least one.
+    pub manifests: Vec<PathBuf>,
+    /// Folder that the dispatcher may write to: the journal lives here.
+    pub state_dir: PathBuf,
+    /// DNS suffix of Services.
+    pub cluster_domain: String,
+    /// Address of /metrics, /livez, /readyz and /debug.
+    pub admin: AdminConfig,
+    /// The local record of outcomes.
+    pub journal: JournalConfig,
+    /// Calls to functions.
+    pub invoker: InvokerConfig,
+    /// Bytes held in memory.
+    pub memory: MemoryConfig,
+    /// Stopping.
+    pub shutdown: ShutdownConfig,
+    /// Settings of each source by its name; each source's own folder reads and checks its table.
+    pub sources: BTreeMap<String, toml::Table>,
+}
+
+impl Default for DispatcherConfig {
+    fn default() -> Self {
+        Self {
+            manifests: Vec::new(),
+            state_dir: PathBuf::from("/var/lib/kubeless"),
+            cluster_domain: "cluster.local".to_owned(),
+            admin: AdminConfig::default(),
+            journal: JournalConfig::default(),
+            invoker: InvokerConfig::default(),
+            memory: MemoryConfig::default(),
+            shutdown: ShutdownConfig::default(),
+            sources: BTreeMap::new(),
+        }
+    }
+}
+
+/// Section `admin`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminConfig {
+    /// Address to listen on; port 0 takes a free one.
+    pub listen: SocketAddr,
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([0, 0, 0, 0], 9090)) }
+    }
+}
+
+/// Section `journal`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JournalConfig {
+    /// Disk space for all segments; the oldest are deleted beyond it.
+    #[serde(with = "bytes")]
+    pub max_bytes: u64,
+    /// Size at which a new segment begins.
+    #[serde(with = "bytes")]
+    pub segment_bytes: u64,
+}
+
+impl Default for JournalConfig {
+    fn default() -> Self {
+        Self { max_bytes: 64 * MIB, segment_bytes: 8 * MIB }
+    }
+}
+
+/// Section `invoker`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct InvokerConfig {
+    /// Threads that call functions.
+    pub workers: usize,
+    /// Longest wait for a TCP connection to a function.
+    #[serde(with = "duration")]
+    pub connect_timeout: Duration,
+    /// A connection idle for longer is closed; below the shortest keep-alive of common servers.
+    #[serde(with = "duration")]
+    pub idle_timeout: Duration,
+    /// Bytes of a response body that are read before the connection is dropped.
+    #[serde(with = "bytes")]
+    pub max_response_bytes: u64,
+    /// Added to a function's own timeout: how much longer to wait for its answer.
+    #[serde(with = "duration")]
+    pub timeout_margin: Duration,
+    /// Calls to one function that may run at once, over all subscriptions of this process.
+    pub max_in_flight_per_function: usize,
+}
+
+impl Default for InvokerConfig {
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            connect_timeout: Duration::from_secs(2),
+            idle_timeout: Duration::from_millis(1500),
+            max_response_bytes: 64 * 1024,
+            timeout_margin: Duration::from_secs(5),
+            max_in_flight_per_function: 64,
+        }
+    }
+}
+
+/// Section `memory`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MemoryConfig {
+    /// Bytes of events over all subscriptions; sources pause when it is reached.
+    #[serde(with = "bytes")]
+    pub max_event_bytes: u64,
+}
+
+impl Default for MemoryConfig {
+    fn default() -> Self {
+        Self { max_event_bytes: 256 * MIB }
+    }
+}
+
+/// Section `shutdown`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ShutdownConfig {
+    /// How long running calls may take after the first signal; keep it 5 s below terminationGracePeriodSeconds.
+    #[serde(with = "duration")]
+    pub grace: Duration,
+}
+
+impl Default for ShutdownConfig {
+    fn default() -> Self {
+        Self { grace: Duration::from_secs(25) }
+    }
+}

@@ -1,0 +1,113 @@
+//! Outcomes of one subscription on their way to journal, metrics and the conservation equation: collected per batch,
+//! written once. Must never count an outcome that is not in the journal (N1).
+
+use crate::{
+    event::Position,
+    invoker::Settled,
+    ledger::{
+        Outcome,
+        conservation::Conservation,
+        journal::{self, Journal, Line},
+    },
+    telemetry::SubscriptionMetrics,
+};
+use metrics::Counter;
+use std::sync::Arc;
+
+/// Collects lines until [`Recorder::flush`]. Used by the source's thread alone.
+#[derive(Debug)]
+pub struct Recorder {
+    journal: Arc<Journal>,
+    conservation: Arc<Conservation>,
+    outcomes: [Counter; Outcome::ALL.len()],
+    trigger: String,
+    function: String,
+    owner: String,
+    buffer: Vec<u8>,
+    pending: Vec<(Outcome, u64)>,
+}
+
+/// An outcome before it becomes a line.
+#[derive(Debug)]
+pub struct Ending<'a> {
+    /// `event-id`, empty if unknown.
+    pub id: &'a str,
+    /// Where.
+    pub position: &'a Position,
+    /// How.
+    pub outcome: Outcome,
+    /// Why.
+    pub reason: Option<&'a str>,
+    /// The call, if there was one.
+    pub settled: Option<&'a Settled>,
+    /// Token of the claimer in hexadecimal, if it was not this process.
+    pub owner: Option<&'a str>,
+    /// Events it stands for.
+    pub count: u64,
+}
+
+impl Recorder {
+    /// A recorder for one subscription; `owner` is this process's token in hexadecimal.
+    pub fn new(
+        journal: Arc<Journal>,
+        conservation: Arc<Conservation>,
+        metrics: &SubscriptionMetrics,
+        trigger: String,
+        function: String,
+        owner: String,
+    ) -> Self {
+        let outcomes = Outcome::ALL.map(|o| metrics.outcome(o.as_str()));
+        let (buffer, pending) = (Vec::new(), Vec::new());
+        Self { journal, conservation, outcomes, trigger, function, owner, buffer, pending }
+    }
+
+    /// Adds an ending to the batch and returns its line.
+    pub fn end(&mut self, ending: &Ending<'_>) -> Line {
+        let line = self.line(ending);
+        journal::write_line(&mut self.buffer, &line);
+        self.pending.push((ending.outcome, ending.count));
+        line
+    }
+
+    fn line(&self, e: &Ending<'_>) -> Line {
+        let now = jiff::Timestamp::now();
+        Line {
+            ts: format!("{now:.6}"),
+            trigger: self.trigger.clone(),
+            function: self.function.clone(),
+            id: e.id.to_owned(),
+            stream: e.position.stream.to_string(),
+            shard: e.position.shard,
+            sequence: e.position.sequence,
+            epoch: e.position.epoch,
+            time_ms: e.position.time_ms,
+            outcome: e.outcome,
+            status: e.settled.and_then(|s| s.status),
+            endpoint: e.settled.and_then(|s| s.endpoint).map(|a| a.to_string()),
+            sent_ms: e.settled.map_or(0, |s| s.sent_unix_ms),
+            took_us: e.settled.map_or(0, |s| i64::try_from(s.took.as_micros()).unwrap_or(i64::MAX)),
+            reason: e.reason.map(str::to_owned),
+            owner: e.owner.unwrap_or(&self.owner).to_owned(),
+            count: e.count,
+        }
+    }
+
+    /// Whether a batch waits to be written.
+    pub fn is_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Writes the batch and counts it. After an error the batch is kept and written by the next call.
+    ///
+    /// # Errors
+    /// The journal cannot be written: nothing of the batch is recorded.
+    pub fn flush(&mut self) -> Result<(), journal::Error> {
+        self.journal.append(&self.buffer)?;
+        self.buffer.clear();
+        for (outcome, count) in self.pending.drain(..) {
+            self.conservation.ended(outcome, count);
+            self.outcomes[outcome as usize].increment(count);
+        }
+        Ok(())
+    }
+}

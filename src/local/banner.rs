@@ -1,0 +1,75 @@
+//! What local mode says first: what runs, what of it is embedded and what that does not prove, and lines to copy.
+//! Must never print a line that does not work when copied.
+
+use super::plan::{Plan, TriggerPlan};
+use std::path::Path;
+
+/// What is known once everything was started.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// The user's folder.
+    pub dir: &'a Path,
+    /// Address of the embedded broker.
+    pub broker: Option<&'a str>,
+    /// What the embedded broker is, in its source's words.
+    pub broker_is: &'a str,
+    /// Address of the dispatcher's admin pages.
+    pub admin: &'a str,
+    /// What the folder asks for.
+    pub plan: &'a Plan,
+}
+
+/// The first lines.
+pub fn banner(facts: &Facts<'_>) -> String {
+    let mut text = format!(
+        "kubeless {}   local mode: no cluster, no containers. State in {} (delete it to start over)\n",
+        crate::telemetry::VERSION,
+        facts.dir.join(super::layout::FOLDER).display()
+    );
+    if let Some(address) = facts.broker {
+        text.push_str(&format!("  broker      {address}   embedded: {}\n", facts.broker_is));
+        text.push_str(
+            "              one process that forgets everything on exit: it shows the product, it does not prove \
+             durability,\n              replication or fail-over; name real brokers in the trigger for that\n",
+        );
+    }
+    for trigger in &facts.plan.triggers {
+        text.push_str(&trigger_line(trigger));
+    }
+    for problem in &facts.plan.problems {
+        text.push_str(&format!("  skipped     {problem}\n"));
+    }
+    text.push_str(&format!(
+        "  metrics     http://{0}/metrics   health http://{0}/readyz?verbose\n",
+        facts.admin
+    ));
+    text
+}
+
+/// One trigger in one line.
+pub fn trigger_line(trigger: &TriggerPlan) -> String {
+    let functions = match trigger.functions.as_slice() {
+        [] => "no function yet".to_owned(),
+        names => names.join(", "),
+    };
+    let servers = trigger.servers.as_ref().map(|servers| format!(" at {servers}")).unwrap_or_default();
+    format!("  trigger     {}: topic {}{servers} -> {functions}\n", trigger.name, trigger.topic)
+}
+
+/// Lines to copy into another terminal.
+pub fn try_this(facts: &Facts<'_>, tool_exists: impl Fn(&str) -> bool) -> String {
+    let mut text = String::from("\nTry in another terminal:\n");
+    let servers = |trigger: &TriggerPlan| trigger.servers.clone().or_else(|| facts.broker.map(str::to_owned));
+    let first = facts.plan.triggers.iter().find_map(|trigger| Some((&trigger.topic, servers(trigger)?)));
+    if let Some((topic, servers)) = first {
+        let send = format!("  kubeless send {topic} '{{\"id\":42}}' --id order-42 --broker {servers}");
+        text.push_str(&format!("{send}\n{send}   # the same event again: it is not delivered twice\n"));
+        if tool_exists("kcat") {
+            text.push_str(&format!("  echo '{{\"id\":43}}' | kcat -P -b {servers} -t {topic}\n"));
+        }
+        let state = facts.dir.join(super::layout::FOLDER).join("state");
+        text.push_str(&format!("  kubeless events get order-42 --state-dir {}\n", state.display()));
+    }
+    text.push_str(&format!("  curl -s http://{}/metrics | grep kubeless_events\n", facts.admin));
+    text
+}

@@ -1,0 +1,262 @@
+//! The rebalance callback: runs on the polling thread, inside `poll`. Takes registers over after an assignment, drains
+//! before a revocation is answered. Must never return from a revocation with a claim of that partition unsettled
+//! unless the assignment was lost (N4).
+
+use super::{
+    engine::Engine,
+    takeover::{self, Policy},
+};
+use crate::{clock, testkit};
+use rdkafka::{
+    ClientContext, Offset, TopicPartitionList,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
+    error::KafkaError,
+    types::RDKafkaRespErr,
+};
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// How long queued calls may take to come back as `unreachable` once their lease is stopped.
+const QUEUE_RETURN: Duration = Duration::from_secs(2);
+
+/// Shared by the polling thread and its own callbacks.
+pub struct Context {
+    engine: Arc<Mutex<Engine>>,
+    epoch: AtomicU64,
+    paused: AtomicBool,
+    broken: Mutex<Option<String>>,
+    policy: Policy,
+}
+
+impl Context {
+    /// A context for one member identity.
+    pub fn new(engine: Arc<Mutex<Engine>>, policy: Policy) -> Self {
+        let epoch = AtomicU64::new(lock(&engine).protocol.epoch());
+        Self { engine, epoch, paused: AtomicBool::new(false), broken: Mutex::new(None), policy }
+    }
+
+    /// The engine. Never held across a poll: the callback needs it.
+    pub fn engine(&self) -> MutexGuard<'_, Engine> {
+        lock(&self.engine)
+    }
+
+    /// Epoch of records that a poll returns now (K4: every record carries the epoch it was polled in).
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Whether fetching was paused by back-pressure; an assignment clears it.
+    pub fn paused(&self) -> &AtomicBool {
+        &self.paused
+    }
+
+    /// Why an assignment could not be taken over, if so: the member has to leave and come back.
+    pub fn take_broken(&self) -> Option<String> {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn assigned(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
+        testkit::point("before_assign");
+        let mut engine = self.engine();
+        self.paused.store(false, Ordering::Release);
+        self.epoch.store(engine.protocol.next_epoch(), Ordering::Release);
+        let shards: Vec<i32> = list.elements().iter().map(rdkafka::topic_partition_list::TopicPartitionListElem::partition).collect();
+        let span = engine.subscription.settings().dedup.then(|| engine.subscription.window().span_ms());
+        match takeover::read(consumer, &engine.topic, &shards, &self.policy, span) {
+            Ok(takeovers) => {
+                let list = engine.take_over(takeovers);
+                // K3: a new assignment clears "no commit until the next assign callback".
+                engine.assigned_now();
+                if let Err(error) = consumer.assign(&list) {
+                    self.break_off(&format!("cannot assign: {error}"));
+                }
+            }
+            Err(error) => {
+                self.break_off(&format!("cannot read the registers: {error}"));
+                let _ = consumer.unassign();
+            }
+        }
+    }
+
+    fn revoked(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
+        testkit::point("in_revoke");
+        let mut engine = self.engine();
+        let shards: Vec<i32> = list.elements().iter().map(rdkafka::topic_partition_list::TopicPartitionListElem::partition).collect();
+        // Leaving under a tainted identity: no commit with other content may follow (K1), so nothing is flushed.
+        let flush = engine.taint.is_none();
+        engine.drain(&shards);
+        let flushed = flush && engine.flush_revoked(consumer, &shards);
+        self.epoch.store(engine.protocol.next_epoch(), Ordering::Release);
+        engine.protocol.revoked(&shards, flushed);
+        engine.forget(&shards);
+        // Whatever the flush said, the partitions go (an unknown answer has tainted the identity, K1).
+        if let Err(error) = consumer.unassign() {
+            self.break_off(&format!("cannot unassign: {error}"));
+        }
+        testkit::point("after_revoke");
+    }
+
+    fn lost(&self, consumer: &BaseConsumer<Self>) {
+        testkit::point("lease_lost");
+        let mut engine = self.engine();
+        tracing::warn!(trigger = %engine.subscription.trigger(), "Assignment lost: another member may own it already");
+        engine.protocol.lost();
+        self.epoch.store(engine.protocol.epoch(), Ordering::Release);
+        let gone: Vec<i32> = engine.lag.keys().copied().collect();
+        engine.forget(&gone);
+        if let Err(error) = consumer.unassign() {
+            self.break_off(&format!("cannot unassign: {error}"));
+        }
+    }
+
+    fn break_off(&self, why: &str) {
+        *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
+    }
+}
+
+fn lock(engine: &Mutex<Engine>) -> MutexGuard<'_, Engine> {
+    // A panic while it was held ends the thread; the supervisor starts a new engine.
+    engine.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
+        // The client repeats itself while a broker is away; only what an operator must see is above debug.
+        if matches!(level, RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical) {
+            tracing::error!(facility = fac, message, "Client");
+        } else {
+            tracing::debug!(facility = fac, message, "Client");
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "Client error");
+    }
+}
+
+impl ConsumerContext for Context {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        event: RDKafkaRespErr,
+        list: &mut TopicPartitionList,
+    ) {
+        match event {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assigned(consumer, list),
+            _ if consumer.assignment_lost() => self.lost(consumer),
+            _ => self.revoked(consumer, list),
+        }
+    }
+}
+
+impl Engine {
+    fn assigned_now(&mut self) {
+        if self.taint == Some(super::commit::Taint::UntilAssign) {
+            self.taint = None;
+        }
+        self.hold_until = None;
+        self.last_poll_boot_ms = clock::boot_ms();
+        self.assigned_at = Instant::now();
+    }
+
+    fn take_over(&mut self, takeovers: Vec<(i32, takeover::Read)>) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for (shard, read) in takeovers {
+            let taken = self.protocol.assign(shard, read.takeover);
+            self.report_takeover(shard, &taken, read.problem);
+            // D1: the window is what the log says; what this process remembered is rebuilt too.
+            self.subscription.window().forget_shard(shard);
+            let offset = Offset::Offset(taken.fetch_from);
+            // Only an offset below zero is refused, and none is.
+            let _ = list.add_partition_offset(&self.topic, shard, offset);
+            self.lag.insert(shard, self.subscription.metrics().lag(&self.topic, shard));
+        }
+        list
+    }
+
+    fn report_takeover(
+        &mut self,
+        shard: i32,
+        taken: &super::protocol::takeover::Taken,
+        problem: Option<&'static str>,
+    ) {
+        let trigger = self.subscription.trigger().to_string();
+        if let Some(kind) = problem {
+            tracing::error!(trigger, partition = shard, kind, "Register of a predecessor is unreadable");
+            self.subscription.metrics().register_problem(kind).increment(1);
+        }
+        if let Some(offset) = taken.regressed_from {
+            // K8: only ACLs on the group and this alarm defend against a foreign commit.
+            tracing::error!(trigger, partition = shard, offset, "Register was rewound by somebody else");
+            self.subscription.metrics().register_problem("regressed").increment(1);
+        }
+        if taken.truncated {
+            tracing::error!(trigger, partition = shard, "Log ends below the position: truncated or recreated");
+            self.subscription.metrics().register_problem("truncated").increment(1);
+        }
+        if let Some(range) = &taken.missed {
+            let count = u64::try_from(range.end - range.start).unwrap_or(0);
+            self.end_missed(shard, range.start, count, "removed by retention before it was claimed");
+        }
+        for offset in &taken.missed_parked {
+            self.end_missed(shard, *offset, 1, "parked, and removed by retention before it was claimed");
+        }
+    }
+
+    /// N4: no new claim; calls that were claimed may finish until the drain time is over, queued ones included (the
+    /// partition is still ours); then queued calls end as `unreachable`, running ones as `unanswered`.
+    fn drain(&mut self, shards: &[i32]) {
+        let deadline = self.stopping.unwrap_or_else(|| Instant::now() + self.options.revoke_drain);
+        self.await_results(shards, deadline);
+        self.protocol.revoking(shards);
+        if self.open_in(shards) > 0 {
+            self.await_results(shards, Instant::now() + QUEUE_RETURN);
+            for shard in shards {
+                let left = self.protocol.shard(*shard).map(super::protocol::shard::Shard::running_offsets);
+                for offset in left.unwrap_or_default() {
+                    self.cancel(*shard, offset);
+                }
+            }
+        }
+        self.write_journal();
+    }
+
+    fn open_in(&self, shards: &[i32]) -> usize {
+        self.running.keys().filter(|(shard, _)| shards.contains(shard)).count()
+    }
+
+    fn await_results(&mut self, shards: &[i32], deadline: Instant) {
+        self.drain_results();
+        while self.open_in(shards) > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.results.recv_timeout(left) {
+                Ok(done) => self.finished(&done),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn flush_revoked(&mut self, consumer: &BaseConsumer<Context>, shards: &[i32]) -> bool {
+        if self.journal_broken {
+            return false;
+        }
+        let flushed = self.flush(consumer, Some(shards), false);
+        self.write_journal();
+        flushed
+    }
+
+    fn forget(&mut self, shards: &[i32]) {
+        for shard in shards {
+            self.subscription.window().forget_shard(*shard);
+            self.lag.remove(shard);
+            self.doubtful.retain(|(s, _), _| s != shard);
+        }
+        self.forget_waiting();
+    }
+}

@@ -1,0 +1,208 @@
+//! The state that one consumer's polling thread and its rebalance callback share: protocol, outcomes, calls that
+//! run. Everything happens on that one thread; the lock around it is never contended. Must never commit or start
+//! anything by itself: `claiming` and `rebalance` do, in the order the protocol allows.
+
+use super::{
+    commit::Taint,
+    item::{Body, Item},
+    options::Options,
+    protocol::{
+        Protocol,
+        plan::Limits,
+        shard::{Polled, Taken},
+    },
+    register::Token,
+};
+use crate::{
+    clock,
+    dispatch::{Done, Subscription, dead_letter::DeadLetterSink, pace::Pace, recorder::Recorder},
+    event::{BusinessId, Event, Position},
+    ledger::Outcome,
+};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::AtomicUsize, mpsc},
+    time::{Duration, Instant},
+};
+
+mod ending;
+mod waiting;
+
+/// A call that was started and has no outcome yet.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub event: Arc<Event>,
+    pub original: Option<Arc<crate::dispatch::dead_letter::Original>>,
+    pub weight: usize,
+}
+
+/// See the module.
+pub struct Engine {
+    pub(super) topic: Arc<str>,
+    pub(super) options: Arc<Options>,
+    pub(super) protocol: Protocol<Item>,
+    pub(super) subscription: Arc<Subscription>,
+    pub(super) recorder: Recorder,
+    pub(super) pace: Pace,
+    pub(super) done: mpsc::Sender<Done>,
+    pub(super) results: mpsc::Receiver<Done>,
+    pub(super) running: HashMap<(i32, i64), Running>,
+    pub(super) doubtful: HashMap<(i32, i64), Item>,
+    pub(super) dead_letters: Option<Arc<dyn DeadLetterSink>>,
+    pub(super) memory: Arc<AtomicUsize>,
+    pub(super) held_bytes: usize,
+    pub(super) taint: Option<Taint>,
+    pub(super) hold_until: Option<Instant>,
+    pub(super) last_poll_boot_ms: u64,
+    pub(super) last_commit: Instant,
+    pub(super) assigned_at: Instant,
+    pub(super) journal_broken: bool,
+    pub(super) stopping: Option<Instant>,
+    pub(super) lag: HashMap<i32, metrics::Gauge>,
+}
+
+impl Engine {
+    /// An engine for `subscription` on `topic`. `memory` counts event bytes over all subscriptions of the process.
+    pub fn new(
+        topic: Arc<str>,
+        options: Arc<Options>,
+        subscription: Arc<Subscription>,
+        token: Token,
+        dead_letters: Option<Arc<dyn DeadLetterSink>>,
+        memory: Arc<AtomicUsize>,
+    ) -> Self {
+        let (done, results) = mpsc::channel();
+        let limits = Limits { entries: options.register_entries, metadata_chars: options.metadata_chars };
+        let recorder = subscription.recorder(format!("{:016x}", token.0));
+        Self {
+            topic,
+            options,
+            protocol: Protocol::new(token, limits),
+            subscription,
+            recorder,
+            pace: Pace::default(),
+            done,
+            results,
+            running: HashMap::new(),
+            doubtful: HashMap::new(),
+            dead_letters,
+            memory,
+            held_bytes: 0,
+            taint: None,
+            hold_until: None,
+            last_poll_boot_ms: clock::boot_ms(),
+            last_commit: Instant::now(),
+            assigned_at: Instant::now(),
+            journal_broken: false,
+            stopping: None,
+            lag: HashMap::new(),
+        }
+    }
+
+    /// Takes a polled record into the protocol; one read back below the position serves window and naming.
+    pub(super) fn take(&mut self, epoch: u64, offset: i64, time_ms: i64, item: Item) {
+        let shard = item.position().shard;
+        let (weight, business, kept) = (item.weight, self.windowed(&item), self.keep_for_naming(&item));
+        match self.protocol.fetched(shard, epoch, Polled { offset, time_ms, record: item }) {
+            Taken::Waiting => self.hold(weight),
+            Taken::ParkedAgain { log_time_ms } => {
+                self.hold(weight);
+                self.remember(shard, business, offset, log_time_ms);
+            }
+            Taken::Claimed { log_time_ms, in_doubt } => {
+                self.remember(shard, business, offset, log_time_ms);
+                if in_doubt && let Some(item) = kept {
+                    self.doubtful.insert((shard, offset), item);
+                }
+            }
+            Taken::Dropped => {}
+        }
+    }
+
+    /// D1: the window is rebuilt from the log, in log time, up to the position.
+    fn remember(&self, shard: i32, id: Option<BusinessId>, offset: i64, log_time_ms: i64) {
+        if let Some(id) = id
+            && !crate::testkit::bug("window_not_rebuilt")
+        {
+            self.subscription.window().shard(shard).enter(id, offset, log_time_ms);
+        }
+    }
+
+    /// The business id of an item that counts in the window: not what the filter drops.
+    pub(super) fn windowed(&self, item: &Item) -> Option<BusinessId> {
+        let Body::Event(event) = &item.body else { return None };
+        let id = event.business?;
+        let settings = self.subscription.settings();
+        settings.filter.check(&event.attributes, &event.content_type).is_ok().then_some(id)
+    }
+
+    fn keep_for_naming(&self, item: &Item) -> Option<Item> {
+        let shard = self.protocol.shard(item.position().shard)?;
+        shard.is_replaying().then(|| item.clone())
+    }
+
+    pub(super) fn hold(&mut self, bytes: usize) {
+        self.held_bytes += bytes;
+        self.memory.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    pub(super) fn release(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.held_bytes);
+        self.held_bytes -= bytes;
+        self.memory.fetch_sub(bytes, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Drops what waits of shards that are gone: it stays unclaimed in the log.
+    pub(super) fn forget_waiting(&mut self) {
+        let running: usize = self.running.values().map(|r| r.weight).sum();
+        let surplus = self.held_bytes.saturating_sub(running + self.waiting_bytes());
+        self.release(surplus);
+    }
+
+    fn waiting_bytes(&self) -> usize {
+        self.protocol.owned().map(|(_, s)| s.waiting_weight()).sum()
+    }
+
+    /// Coordinates of `offset` in `shard`, where only those are known.
+    pub(super) fn bare_position(&self, shard: i32, offset: i64) -> Position {
+        Position { stream: Arc::clone(&self.topic), shard, sequence: offset, epoch: -1, time_ms: -1 }
+    }
+
+    /// Half a session, the longest time a claim may wait for its start (L2) and a poll may be late (K3).
+    pub(super) fn half_session(&self) -> Duration {
+        self.options.session_timeout / 2
+    }
+
+    /// Whether the identity of this member may still commit (K1, K3, K7).
+    pub(super) fn may_commit(&self) -> bool {
+        let late = clock::boot_ms().saturating_sub(self.last_poll_boot_ms);
+        self.taint.is_none()
+            && !self.journal_broken
+            && self.hold_until.is_none_or(|at| at <= Instant::now())
+            && u128::from(late) <= self.half_session().as_millis()
+    }
+
+    /// Reports every inherited entry that may be named now (N2), with its id where the record was read back.
+    pub(super) fn name_inherited(&mut self) {
+        let token = self.protocol.token();
+        let patience = self.assigned_at.elapsed() > self.options.naming_patience;
+        let mut named = Vec::new();
+        for (shard, state) in self.protocol.owned() {
+            if state.is_replaying() && !patience {
+                continue;
+            }
+            named.extend(state.reportable(token, false).into_iter().map(|r| (shard, r)));
+        }
+        for (shard, entry) in named {
+            let known = self.doubtful.remove(&(shard, entry.offset));
+            self.end_inherited(shard, entry, known.as_ref());
+        }
+    }
+
+    /// Ends what retention or compaction took away before it was claimed.
+    pub(super) fn end_missed(&mut self, shard: i32, offset: i64, count: u64, reason: &'static str) {
+        let position = self.bare_position(shard, offset);
+        self.received(count);
+        self.end_unread(&position, Outcome::Missed, reason, count);
+    }
+}

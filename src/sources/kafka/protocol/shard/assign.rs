@@ -1,0 +1,146 @@
+//! How a [`Shard`] comes and goes: takeover of a register, end of starts, release. Must never take an entry of this
+//! process for a predecessor's (N3).
+
+use super::{Inherited, Open, Parked, Record, Shard};
+use crate::{
+    dispatch::StartLease,
+    sources::kafka::{
+        protocol::takeover::{Taken, Takeover},
+        register::Token,
+    },
+};
+use std::sync::Arc;
+
+impl<R: Record> Shard<R> {
+    /// Takes the partition over with what its register said *after* the assignment (D1).
+    pub(in super::super) fn assign(
+        &mut self,
+        epoch: u64,
+        own: Token,
+        takeover: Takeover,
+        no_guard: bool,
+        name_own: bool,
+    ) -> Taken {
+        let mut taken = Taken::default();
+        // 1.1 step 7: never below what this process has seen committed, unless the log itself was cut (new topic).
+        let guard = if no_guard || takeover.log_end < self.high_water { 0 } else { self.high_water };
+        taken.truncated = takeover.log_end < self.high_water;
+        if taken.truncated {
+            self.open.clear();
+            self.high_water = 0;
+        }
+        if takeover.offset < guard {
+            taken.regressed_from = Some(takeover.offset);
+        }
+        self.position = takeover.offset.max(guard);
+        if self.position < takeover.log_start {
+            taken.missed = Some(self.position..takeover.log_start);
+            self.position = takeover.log_start;
+        }
+        self.high_water = self.high_water.max(self.position);
+        self.take_open(own, &takeover, name_own);
+        self.take_parked(&takeover, &mut taken);
+        self.log_time_ms = -1;
+        self.position_log_time_ms = takeover.register.log_time_ms;
+        (self.owned, self.was_owned, self.epoch) = (true, true, epoch);
+        // N2: the first commit is a take-over with own token and all entries, even with nothing to claim.
+        (self.confirmed, self.dirty) = (false, true);
+        self.lease = Arc::new(StartLease::new(0));
+        // Read back: parked records (L1), the window (D1), and the originals of what will be named (N1).
+        let firsts = [self.parked.keys().next(), self.inherited.keys().next(), takeover.rebuild_from.as_ref()];
+        let first = firsts.into_iter().flatten().copied().min().unwrap_or(self.position);
+        self.next_fetch = first.max(takeover.log_start).min(self.position);
+        taken.fetch_from = self.next_fetch;
+        taken
+    }
+
+    fn take_open(&mut self, own: Token, takeover: &Takeover, name_own: bool) {
+        self.inherited.clear();
+        let listed: std::collections::BTreeMap<i64, Token> =
+            takeover.register.open.iter().map(|e| (e.offset, e.owner)).collect();
+        let register_end = takeover.offset;
+        self.open.retain(|offset, open| match (listed.get(offset), &mut *open) {
+            // Ours and listed: running or settled here, keep, never name (N3).
+            (Some(owner), _) if *owner == own => true,
+            // Above the register's end: a foreign rewind; the call is still ours.
+            (None, _) if *offset >= register_end => true,
+            // Closed by another owner meanwhile: a running call finishes, but is never listed again (N3).
+            (_, Open::Running { listed, .. }) => {
+                *listed = false;
+                true
+            }
+            (_, Open::Settled) => false,
+        });
+        for (offset, owner) in listed {
+            if name_own || owner != own || !self.open.contains_key(&offset) {
+                self.inherited.insert(offset, Inherited { owner, reported: false });
+            }
+        }
+        for open in self.open.values() {
+            if let Open::Running { lane: Some(lane), .. } = open {
+                self.lanes.run(*lane);
+            }
+        }
+    }
+
+    fn take_parked(&mut self, takeover: &Takeover, taken: &mut Taken) {
+        for offset in &takeover.register.parked {
+            // L1: a parked record that retention removed was never claimed and is gone.
+            if *offset < takeover.log_start {
+                taken.missed_parked.push(*offset);
+            } else {
+                self.parked.insert(*offset, Parked::Unread);
+            }
+        }
+    }
+
+    /// Parked offsets below `before` that were not read back although the log went past them: compacted away.
+    pub fn vanished_parked(&mut self, before: i64) -> Vec<i64> {
+        let gone: Vec<i64> = self
+            .parked
+            .range(..before.min(self.next_fetch))
+            .filter(|(_, p)| matches!(p, Parked::Unread))
+            .map(|(o, _)| *o)
+            .collect();
+        for offset in &gone {
+            self.parked.remove(offset);
+            self.dirty = true;
+        }
+        gone
+    }
+
+    /// The log has been read up to `offset` (end of partition or a gap): what is below will not come any more.
+    pub fn read_up_to(&mut self, offset: i64) {
+        self.next_fetch = self.next_fetch.max(offset);
+    }
+
+    /// A commit of an earlier epoch was accepted: the position is where the register is, nothing starts (K4).
+    pub fn advance_only(&mut self, offset: i64) {
+        self.high_water = self.high_water.max(offset);
+        if self.owned {
+            while self.waiting.front().is_some_and(|w| w.offset < offset) {
+                self.waiting.pop_front();
+            }
+            self.position = self.position.max(offset);
+            self.dirty = true;
+        }
+    }
+
+    /// No queued call starts from now on (N4); running ones may finish.
+    pub(in super::super) fn stop_starting(&mut self) {
+        self.lease.stop();
+    }
+
+    /// The partition is gone. Own calls stay known until their outcome is in and the register says so (N3).
+    pub(in super::super) fn release(&mut self, flushed: bool) {
+        self.owned = false;
+        self.waiting.clear();
+        self.parked.clear();
+        self.inherited.clear();
+        self.lanes = crate::dispatch::lanes::Lanes::default();
+        (self.confirmed, self.dirty) = (false, false);
+        if flushed {
+            self.open.retain(|_, o| !matches!(o, Open::Settled));
+        }
+    }
+}

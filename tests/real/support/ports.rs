@@ -1,0 +1,27 @@
+//! Free ports for servers that must keep their port over a restart. Must never hand out a port of the ephemeral
+//! range: while a server is down, some client's own end could get its port, or connect to itself.
+
+use std::{
+    collections::HashSet,
+    fs,
+    net::{Ipv4Addr, TcpListener},
+    sync::{LazyLock, Mutex},
+};
+
+static GIVEN: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
+
+/// A port below the ephemeral range that nothing listens on, never given twice by this process.
+pub fn free_port() -> u16 {
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let low = range.split_whitespace().next().and_then(|low| low.parse().ok()).unwrap_or(32768_u16);
+    assert!(low > 12_000, "no room below the ephemeral port range, which starts at {low}");
+    let mut given = GIVEN.lock().expect("no panic while holding it");
+    for _ in 0..1000 {
+        let port = fastrand::u16(10_000..low);
+        if !given.contains(&port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            given.insert(port);
+            return port;
+        }
+    }
+    panic!("no free port between 10000 and {low}");
+}
