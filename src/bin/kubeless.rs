@@ -19,7 +19,7 @@ struct Program;
 impl Wiring for Program {
     fn crds(&self) -> anyhow::Result<String> {
         let own = std::iter::once(api::function::crd as fn() -> _);
-        let all = own.chain(sources::KINDS.iter().map(|kind| kind.crd));
+        let all = own.chain(sources::KINDS.iter().map(|kind| kind.trigger().crd));
         let texts: Vec<String> = all.map(|crd| api::crd_yaml(&crd())).collect::<Result<_, _>>()?;
         Ok(texts.join("---\n"))
     }
@@ -27,7 +27,7 @@ impl Wiring for Program {
     fn validate(&self, paths: &[PathBuf]) -> anyhow::Result<(usize, Vec<String>)> {
         let (mut good, mut problems) = (0, Vec::new());
         for path in paths {
-            let read = manifests::load(path, sources::KINDS, &Limits::default());
+            let read = manifests::load(path, &kinds(), &Limits::default());
             good += read.functions.len() + read.triggers.len() + read.services.len() + read.slices.len();
             problems.extend(read.problems.iter().map(|problem| format!("{}: {problem}", path.display())));
         }
@@ -54,13 +54,17 @@ impl Wiring for Program {
 
 impl local::Ground for Program {
     fn plan(&self, dir: &Path) -> Plan {
-        let read: Manifests = manifests::load(dir, sources::KINDS, &Limits::default());
+        let read: Manifests = manifests::load(dir, &kinds(), &Limits::default());
         Plan::of(&read, |_: &TriggerObject| local::plan::TriggerFacts::default())
     }
 
     fn start_broker(&self, _: &[String]) -> Result<Box<dyn Broker>, String> {
         Err("no source of this build has one".to_owned())
     }
+}
+
+fn kinds() -> Vec<api::kind::TriggerKind> {
+    sources::KINDS.iter().map(|kind| kind.trigger()).collect()
 }
 
 fn main() -> ExitCode {
