@@ -130,7 +130,9 @@ impl<'a> Reader<'a> {
             }
             Ok(decoded) => Some(decoded),
             Err(more) => {
-                violations.extend(more);
+                // A fault without a place only repeats, in the deserializer's words, what metadata already said.
+                let told = !violations.is_empty();
+                violations.extend(more.into_iter().filter(|fault| !told || !fault.path.is_empty()));
                 None
             }
         };
