@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    hash::{BuildHasher, Hash, Hasher},
+    hash::{BuildHasher, Hasher},
     sync::{Arc, LazyLock},
 };
 
@@ -99,10 +99,8 @@ impl RouteTable {
 }
 
 fn shard_of(trigger: &ObjectRef) -> usize {
-    let mut hasher = Fixed.build_hasher();
-    trigger.hash(&mut hasher);
     // The map inside the shard uses the low bits; the shard takes high ones.
-    (hasher.finish() >> 48) as usize % SHARDS
+    (Fixed.hash_one(trigger) >> 48) as usize % SHARDS
 }
 
 /// Names come from a cluster's own API server, not from strangers: a fixed fast hash is safe and stable.

@@ -1,5 +1,7 @@
 //! The manifest folder: what is read, what is refused and with which words, what an edit changes.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic")]
+
 use kubeless::{
     cluster::{
         manifests::{Limits, Manifests, diff::diff, load, watch::watch},

@@ -1,5 +1,7 @@
 //! The router: objects in, routes out. No API server, no network.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic")]
+
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use kubeless::{
     api::{function::Function, kind::TriggerObject, selector::Selector, trigger::TriggerCore},
