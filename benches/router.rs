@@ -15,8 +15,8 @@ const TRIGGERS: usize = 10_000;
 fn object(
     kind: &str,
     name: &str,
-    extra: (&str, serde_json::Value),
-    spec: serde_json::Value,
+    extra: (&str, &serde_json::Value),
+    spec: &serde_json::Value,
 ) -> serde_json::Value {
     json!({
         "apiVersion": api::API_VERSION, "kind": kind,
@@ -26,14 +26,14 @@ fn object(
 
 fn function(n: usize, revision: usize) -> api::function::Function {
     let labels = json!({"app": format!("a{n}"), "revision": format!("r{revision}")});
-    api::function::decode(object("Function", &format!("f{n}"), ("labels", labels), json!({})))
+    api::function::decode(object("Function", &format!("f{n}"), ("labels", &labels), &json!({})))
         .unwrap_or_else(|faults| panic!("{faults:?}"))
 }
 
 fn trigger(n: usize) -> std::sync::Arc<api::trigger::TriggerCore> {
     let spec = json!({"topic": "orders", "functionSelector": {"matchLabels": {"app": format!("a{n}")}}});
     let decoded =
-        (KINDS[0].decode)(object(KINDS[0].kind, &format!("t{n}"), ("uid", json!(format!("u{n}"))), spec));
+        (KINDS[0].decode)(object(KINDS[0].kind, &format!("t{n}"), ("uid", &json!(format!("u{n}"))), &spec));
     decoded.unwrap_or_else(|faults| panic!("{faults:?}")).core
 }
 

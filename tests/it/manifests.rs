@@ -302,6 +302,18 @@ async fn the_watch_signals_an_edit_soon_and_ends() {
     while signals.changed().await.is_ok() {}
 }
 
+#[test]
+fn ten_thousand_triggers_are_read_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    for file in 0..10 {
+        let name = |n: usize| TRIGGER.replace("name: orders", &format!("name: orders-{file}-{n}"));
+        let text: Vec<String> = (0..1000).map(name).collect();
+        fs::write(dir.path().join(format!("{file}.yaml")), text.join("---\n")).unwrap();
+    }
+    let found = read(dir.path());
+    assert_eq!((found.triggers.len(), found.problems.len()), (10_000, 0));
+}
+
 proptest! {
     #[test]
     fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
