@@ -49,6 +49,16 @@ fn router(criterion: &mut Criterion) {
         })
         .collect();
     let mut turn = 0;
+    criterion.bench_function("router/route of 10,000, the same again", |bencher| {
+        bencher.iter(|| black_box(router.route(black_box(&keys[42]))));
+    });
+    criterion.bench_function("router/route of 10,000, in turn through one guard", |bencher| {
+        let table = router.load();
+        bencher.iter(|| {
+            turn = (turn + 1) % TRIGGERS;
+            black_box(table.route(black_box(&keys[turn])).is_some())
+        });
+    });
     criterion.bench_function("router/route of 10,000", |bencher| {
         bencher.iter(|| {
             turn = (turn + 7919) % TRIGGERS;

@@ -123,6 +123,11 @@ impl Hasher for Short {
         self.0 = xxhash_rust::xxh3::xxh3_64_with_seed(bytes, self.0);
     }
 
+    // The separator that a text hashes after itself: not worth a whole round.
+    fn write_u8(&mut self, byte: u8) {
+        self.0 = self.0.rotate_left(5) ^ u64::from(byte);
+    }
+
     fn finish(&self) -> u64 {
         self.0
     }
