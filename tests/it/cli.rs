@@ -23,13 +23,10 @@ struct Recorder {
 struct Recording(Rc<RefCell<Vec<Message>>>);
 
 impl Publisher for Recording {
-    fn publish(&mut self, message: Message) -> anyhow::Result<()> {
-        self.0.borrow_mut().push(message);
-        Ok(())
-    }
-
-    fn finish(self: Box<Self>) -> anyhow::Result<Vec<String>> {
-        Ok((0..self.0.borrow().len()).map(|offset| format!("t/0/{offset}")).collect())
+    fn publish(&mut self, messages: Vec<Message>) -> anyhow::Result<Vec<String>> {
+        let positions = (0..messages.len()).map(|offset| format!("t/0/{offset}")).collect();
+        self.0.borrow_mut().extend(messages);
+        Ok(positions)
     }
 }
 
@@ -96,7 +93,7 @@ fn one_event() {
     assert_eq!(sent.len(), 1);
     assert_eq!(sent[0].topic, "orders");
     assert_eq!(sent[0].id.as_deref(), Some("o-42"));
-    assert_eq!(sent[0].key.as_deref(), Some(b"k".as_slice()));
+    assert_eq!(sent[0].key.as_deref(), Some("k"));
     assert_eq!(sent[0].headers, [("a".to_owned(), "b=c".to_owned())]);
     assert_eq!(sent[0].content_type, "application/json");
     assert_eq!(sent[0].data.as_deref(), Some(b"{\"id\":42}".as_slice()));
@@ -134,7 +131,12 @@ fn journal(state: &Path) {
     };
     let early = "2026-01-01T00:00:00Z";
     let text = [
-        line(early, "a", 1, "\"outcome\":\"delivered\",\"status\":200,\"endpoint\":\"127.0.0.1:1\",\"took_us\":1500"),
+        line(
+            early,
+            "a",
+            1,
+            "\"outcome\":\"delivered\",\"status\":200,\"endpoint\":\"127.0.0.1:1\",\"took_us\":1500",
+        ),
         line(early, "b", 2, "\"outcome\":\"in_doubt\""),
         line(early, "c", 3, "\"outcome\":\"in_doubt\""),
         line("2026-01-02T00:00:00Z", "c", 3, "\"outcome\":\"failed\",\"status\":500"),
@@ -172,7 +174,9 @@ fn events_from_the_journal() {
     assert!(text.starts_with("ENDED") && text.lines().count() == 2 && text.contains("failed"), "{text}");
     let (code, text) = events(state.path(), &["get", "a"]);
     assert_eq!(code, 0);
-    for part in ["Position    t/0/1", "Outcome     delivered", "Sent to     127.0.0.1:1", "Took        1.5 ms"] {
+    for part in
+        ["Position    t/0/1", "Outcome     delivered", "Sent to     127.0.0.1:1", "Took        1.5 ms"]
+    {
         assert!(text.contains(part), "{part} missing in\n{text}");
     }
     assert_eq!(events(state.path(), &["get", "t/0/3"]).0, 0);
