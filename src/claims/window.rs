@@ -283,6 +283,11 @@ impl Overlay {
         window.check_with(id, sequence, log_time_ms, self.ids.len())
     }
 
+    /// Whether nothing is planned.
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
     /// Plans a record: fresh, parked or duplicate, in log order.
     pub fn enter(&mut self, id: BusinessId, sequence: i64, log_time_ms: i64) {
         if log_time_ms > UNKNOWN_TIME {

@@ -70,7 +70,12 @@ impl<'a> Judging<'a> {
         let Some(id) = event.business.filter(|_| self.settings.dedup) else { return Judgement::Start };
         let (window, overlay) =
             self.overlays.entry(shard).or_insert_with(|| (self.window.shard(shard), Overlay::default()));
-        let verdict = overlay.check(window, id, sequence, log_time_ms);
+        let mut verdict = overlay.check(window, id, sequence, log_time_ms);
+        if matches!(verdict, Verdict::Full) && overlay.is_empty() {
+            // The first of its shard: nothing before it will be judged again, so what is too old for it may go.
+            window.advance(log_time_ms);
+            verdict = overlay.check(window, id, sequence, log_time_ms);
+        }
         if !matches!(verdict, Verdict::Full) {
             // Duplicates too: a rebuild cannot tell them from what they repeat, so live and rebuilt must agree (D1).
             overlay.enter(id, sequence, log_time_ms);

@@ -185,16 +185,3 @@ pub fn plain(value: &[u8]) -> Option<HeaderValue> {
     let trimmed = value.first() != Some(&b' ') && value.last() != Some(&b' ');
     if printable && trimmed { HeaderValue::from_bytes(value).ok() } else { None }
 }
-
-impl HeaderTemplate {
-    /// The headers of one request: everything but `Host` and `Content-Length`.
-    pub fn request_headers(&self, event: &super::Event) -> HeaderMap {
-        let mut headers = HeaderMap::with_capacity(self.fixed.len() + event.headers.len() + 8);
-        headers.clone_from(&self.fixed);
-        headers.insert(http::header::CONTENT_TYPE, event.content_type.clone());
-        for (name, value) in &event.headers {
-            headers.insert(name.clone(), value.clone());
-        }
-        headers
-    }
-}

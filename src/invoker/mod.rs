@@ -28,6 +28,9 @@ use std::{
 };
 use tokio::time::{Instant, Sleep, sleep_until};
 
+/// Below this the timer fires at once, and a call with nobody to go to would never let the thread go.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
+
 /// Bounds of the invoker, from the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvokerConfig {
@@ -164,7 +167,7 @@ impl Invoker {
         let timeout = call.timeout.unwrap_or_else(|| call.target.load().call_timeout);
         // One timer for the whole call; it is not registered before something has to be waited for.
         let mut deadline = pin!(sleep_until(run.started + timeout));
-        let mut pause = self.config.retry_pause.0;
+        let mut pause = self.config.retry_pause.0.max(SHORTEST_PAUSE);
         loop {
             let error = match self.attempt(&call, &mut run, deadline.as_mut()).await {
                 Ok(status) => return run.answered(status),
@@ -186,7 +189,7 @@ impl Invoker {
                 // Half of it at random, so that callers that failed together do not come back together.
                 let resume = Instant::now() + pause.mul_f64(0.5 + 0.5 * fastrand::f64());
                 sleep_until(resume.min(deadline.deadline())).await;
-                pause = (pause * 2).min(self.config.retry_pause.1);
+                pause = (pause * 2).min(self.config.retry_pause.1).max(SHORTEST_PAUSE);
             }
             if !error.may_retry() || Instant::now() >= deadline.deadline() {
                 return run.settled(Outcome::Unreachable, None, Some(error.reason()));

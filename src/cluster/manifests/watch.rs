@@ -57,7 +57,8 @@ impl Drop for Watch {
 pub fn watch(dir: &Path, debounce: Duration) -> Result<Watch, WatchError> {
     // One place is enough: a second edit before the first is read says nothing new.
     let (edited, edits) = sync_channel(1);
-    let mut watcher = notify::recommended_watcher(move |event| on_event(&edited, event))?;
+    let root = dir.to_owned();
+    let mut watcher = notify::recommended_watcher(move |event| on_event(&root, &edited, event))?;
     watcher.watch(dir, RecursiveMode::Recursive)?;
     let sender = tokio::sync::watch::Sender::new(0);
     let signals = sender.subscribe();
@@ -67,7 +68,16 @@ pub fn watch(dir: &Path, debounce: Duration) -> Result<Watch, WatchError> {
     Ok(Watch { signals, watcher: Some(watcher), thread: Some(thread) })
 }
 
-fn on_event(edited: &SyncSender<()>, event: notify::Result<notify::Event>) {
+/// Hidden folders are not read, so what happens in them (a journal, a package folder) is no edit.
+fn is_hidden(root: &Path, path: &Path) -> bool {
+    let inside = path.strip_prefix(root).unwrap_or(path);
+    inside.components().any(|c| c.as_os_str().to_string_lossy().starts_with('.'))
+}
+
+fn on_event(root: &Path, edited: &SyncSender<()>, event: notify::Result<notify::Event>) {
+    if event.as_ref().is_ok_and(|e| !e.paths.is_empty() && e.paths.iter().all(|p| is_hidden(root, p))) {
+        return;
+    }
     // Our own reading opens and closes files: only what writes counts. An error may hide an edit, so it counts.
     let counts = event.map_or(true, |event| match event.kind {
         EventKind::Access(AccessKind::Close(mode)) => mode == notify::event::AccessMode::Write,

@@ -186,7 +186,7 @@ fn set_sasl(
         }
         None => return Err(Error::NoCredentials),
     };
-    if sasl.mechanism == SaslMechanism::Oauthbearer {
+    if sasl.mechanism == SaslMechanism::OauthBearer {
         config
             .set("sasl.oauthbearer.method", "oidc")
             .set("sasl.oauthbearer.client.id", user)

@@ -14,6 +14,7 @@ use crate::{
     clock,
     dispatch::dead_letter::Original,
     event::Position,
+    sources::{Exit, Order},
     testkit,
 };
 use bytes::Bytes;
@@ -37,24 +38,6 @@ use std::{
 const REJOIN_PAUSE: Duration = Duration::from_millis(500);
 /// How often lag and window size are published.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// What the polling thread is asked to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Claim nothing more, finish what runs until the instant, leave the group.
-    Stop(Instant),
-    /// Leave at once; what runs is named by a successor.
-    Abort,
-}
-
-/// How a polling thread ended.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// It was told to.
-    Stopped,
-    /// It must not come back with this identity (K7), or the client is beyond repair.
-    Fatal(String),
-}
 
 /// What the thread needs.
 pub struct PollingThread {
@@ -92,7 +75,7 @@ impl PollingThread {
             };
             match left {
                 Left::Stopped => return Exit::Stopped,
-                Left::Fatal(why) => return Exit::Fatal(why),
+                Left::Fatal(why) => return Exit::Failed(why),
                 Left::Rejoin(why) => {
                     tracing::warn!(topic = %self.topic, why, "Leaving the group to come back with a new identity");
                     self.say(&why);
@@ -250,7 +233,6 @@ impl PollingThread {
     fn leave(&self, engine: &mut Engine, context: &Context, problem: Option<Left>) -> Option<Left> {
         match self.orders.try_recv() {
             Ok(Order::Stop(deadline)) => engine.stopping = Some(deadline),
-            Ok(Order::Abort) => engine.stopping = Some(Instant::now()),
             Err(mpsc::TryRecvError::Disconnected) => {
                 engine.stopping.get_or_insert_with(Instant::now);
             }

@@ -174,6 +174,8 @@ impl<R: Record> Shard<R> {
         // D1: log time is the record time made monotone; a record without time keeps the one before.
         self.log_time_ms = self.log_time_ms.max(polled.time_ms);
         if polled.offset >= self.position {
+            // What was read back may have begun after the record that set the clock.
+            self.log_time_ms = self.log_time_ms.max(self.position_log_time_ms);
             self.waiting.push_back(Waiting {
                 offset: polled.offset,
                 log_time_ms: self.log_time_ms,

@@ -1,0 +1,89 @@
+//! The dead-letter topic: the original record, and how it ended in `kubeless-*` headers. Must never block a claim:
+//! a full queue drops the copy and counts it.
+
+use crate::{
+    dispatch::dead_letter::{DeadLetterSink, Original},
+    ledger::journal::Line,
+};
+use rdkafka::{
+    ClientConfig, ClientContext, Message,
+    error::KafkaError,
+    message::{DeliveryResult, Header, OwnedHeaders},
+    producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer},
+};
+use std::time::Duration;
+
+/// How long the last copies may take when the sink is dropped.
+const FLUSH: Duration = Duration::from_secs(5);
+
+struct Counting;
+
+impl ClientContext for Counting {}
+
+impl ProducerContext for Counting {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, message)) = result {
+            tracing::error!(%error, topic = message.topic(), "Dead letter was not written");
+        }
+    }
+}
+
+/// Producer of one trigger's dead letters.
+pub struct DeadLetterTopic {
+    producer: ThreadedProducer<Counting>,
+    topic: String,
+}
+
+impl DeadLetterTopic {
+    /// A sink on the same brokers as the trigger.
+    ///
+    /// # Errors
+    /// The client cannot be made.
+    pub fn new(connection: &ClientConfig, topic: &str) -> Result<Self, KafkaError> {
+        let mut config = connection.clone();
+        config.set("enable.idempotence", "true").set("queue.buffering.max.kbytes", "16384");
+        Ok(Self { producer: config.create_with_context(Counting)?, topic: topic.to_owned() })
+    }
+}
+
+impl DeadLetterSink for DeadLetterTopic {
+    fn offer(&self, original: &Original, line: &Line) {
+        let mut headers = OwnedHeaders::new();
+        for (key, value) in &original.headers {
+            headers = headers.insert(Header { key, value: value.as_deref() });
+        }
+        let position = format!("{}/{}/{}", line.stream, line.shard, line.sequence);
+        let status = line.status.map(|s| s.to_string());
+        let ours = [
+            ("kubeless-outcome", Some(line.outcome.as_str())),
+            ("kubeless-reason", line.reason.as_deref()),
+            ("kubeless-status", status.as_deref()),
+            ("kubeless-trigger", Some(line.trigger.as_str())),
+            ("kubeless-function", Some(line.function.as_str())),
+            ("kubeless-event-id", Some(line.id.as_str())),
+            ("kubeless-position", Some(position.as_str())),
+            ("kubeless-time", Some(line.ts.as_str())),
+        ];
+        for (key, value) in ours {
+            if value.is_some() {
+                headers = headers.insert(Header { key, value });
+            }
+        }
+        let mut record = BaseRecord::<[u8], [u8]>::to(&self.topic).headers(headers);
+        record.key = original.key.as_deref();
+        record.payload = original.value.as_deref();
+        if let Err((error, _)) = self.producer.send(record) {
+            tracing::error!(%error, topic = self.topic, "Dead letter was dropped");
+        }
+    }
+}
+
+impl Drop for DeadLetterTopic {
+    fn drop(&mut self) {
+        if let Err(error) = self.producer.flush(FLUSH) {
+            tracing::error!(%error, topic = self.topic, "Dead letters may be missing");
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! From a trigger and a route to a running consumer. Must never share a consumer between subscriptions: they would
+//! hold each other up.
+
+use super::{
+    client::{self, Security},
+    consumer::PollingThread,
+    dead_letter::DeadLetterTopic,
+    decode::{self, DecodeConfig, Decoder},
+    engine::Engine,
+    options::Options,
+    register::Token,
+    spec::{KafkaTrigger, StartingPosition},
+    takeover::Policy,
+};
+use crate::{
+    api::{
+        kind::TriggerObject,
+        trigger::{DedupKey, Ordering, TriggerCore},
+    },
+    claims::window::{Window, WindowConfig},
+    dispatch::{Settings, Subscription, SubscriptionParts, dead_letter::DeadLetterSink},
+    event::headers::HeaderTemplate,
+    router::table::Route,
+    sources::{Environment, Error, Running, Source},
+};
+use std::sync::{Arc, Mutex, mpsc};
+
+/// Generations of the deduplication window: each expires as a whole.
+const GENERATIONS: usize = 8;
+
+/// The source with its configuration.
+pub struct KafkaSource {
+    options: Arc<Options>,
+    security: Security,
+}
+
+impl KafkaSource {
+    /// A source that serves triggers by `options`.
+    pub fn new(options: Options, security: Security) -> Self {
+        Self { options: Arc::new(options), security }
+    }
+}
+
+impl Source for KafkaSource {
+    fn restart_key(&self, trigger: &TriggerObject) -> String {
+        let Some(typed) = trigger.downcast::<KafkaTrigger>() else { return String::new() };
+        let spec = &typed.spec;
+        // Everything that is built into a client, a decoder or a window; the rest changes in place.
+        format!(
+            "{:?}",
+            (
+                &spec.topic,
+                &spec.bootstrap_servers,
+                (&spec.starting_position, &spec.starting_timestamp),
+                (&spec.credentials, &spec.tls, &spec.sasl),
+                (&trigger.core.dedup, trigger.core.ordering),
+                trigger.core.delivery.dead_letter.as_ref().map(|d| &d.topic),
+                &trigger.core.uid,
+            )
+        )
+    }
+
+    fn start(
+        &self,
+        trigger: &TriggerObject,
+        route: &Route,
+        environment: &Environment,
+    ) -> Result<Running, Error> {
+        let typed = trigger.downcast::<KafkaTrigger>().ok_or("not a KafkaTrigger")?;
+        let spec = &typed.spec;
+        let topic: Arc<str> = spec.topic.as_str().into();
+        let connection = client::connection(&typed, &self.options, &self.security)?;
+        let dead_letters = self.dead_letters(&connection, trigger)?;
+        let keep_originals = dead_letters.is_some();
+        let subscription = Arc::new(subscription(trigger, route, environment, &topic));
+        let engine = Engine::new(
+            Arc::clone(&topic),
+            Arc::clone(&self.options),
+            Arc::clone(&subscription),
+            Token(environment.owner),
+            dead_letters,
+            Arc::clone(&environment.memory),
+        );
+        let (orders, received) = mpsc::channel();
+        let status = Arc::new(Mutex::new(String::new()));
+        let thread = PollingThread {
+            client: client::consumer(connection, &self.options, &group(route, &topic)),
+            policy: policy(&typed)?,
+            decoder: Decoder::new(decode_config(trigger, &topic, &self.options)),
+            topic,
+            keep_originals,
+            engine: Arc::new(Mutex::new(engine)),
+            orders: received,
+            status: Arc::clone(&status),
+        };
+        let name = format!("poll-{}", route.key.trigger.name);
+        let thread = std::thread::Builder::new().name(name).spawn(move || thread.run())?;
+        Ok(Running { subscription, orders, thread, status })
+    }
+}
+
+impl KafkaSource {
+    fn dead_letters(
+        &self,
+        connection: &rdkafka::ClientConfig,
+        trigger: &TriggerObject,
+    ) -> Result<Option<Arc<dyn DeadLetterSink>>, Error> {
+        let Some(sink) = &trigger.core.delivery.dead_letter else { return Ok(None) };
+        Ok(Some(Arc::new(DeadLetterTopic::new(connection, &sink.topic)?)))
+    }
+}
+
+/// Consumer group of a subscription, the one Kubeless used.
+fn group(route: &Route, topic: &str) -> String {
+    let key = &route.key;
+    format!("{}_{}_{}_{topic}", key.trigger.namespace, key.trigger.name, key.function.name)
+}
+
+fn subscription(
+    trigger: &TriggerObject,
+    route: &Route,
+    environment: &Environment,
+    topic: &Arc<str>,
+) -> Subscription {
+    let core = &trigger.core;
+    let window = WindowConfig {
+        span_ms: i64::try_from(core.dedup.window.as_millis()).unwrap_or(i64::MAX),
+        max_entries: core.dedup.max_entries,
+        generations: GENERATIONS,
+    };
+    let agent = concat!("kubeless-dispatcher/", env!("CARGO_PKG_VERSION"));
+    Subscription::new(SubscriptionParts {
+        trigger: route.key.trigger.clone(),
+        function: route.key.function.clone(),
+        source: "kafka",
+        settings: Settings::of(core, environment.timeout_margin),
+        target: Arc::clone(&route.target),
+        function_permits: Arc::clone(&environment.permits),
+        template: HeaderTemplate::new("kafkatriggers.kubeless.io", Some(topic), agent),
+        window: Window::new(window),
+        journal: Arc::clone(&environment.journal),
+        workers: Arc::clone(&environment.workers),
+    })
+}
+
+fn policy(trigger: &KafkaTrigger) -> Result<Policy, Error> {
+    Ok(match trigger.spec.starting_position {
+        StartingPosition::Latest => Policy::Latest,
+        StartingPosition::Earliest => Policy::Earliest,
+        StartingPosition::Timestamp => {
+            let text = trigger.spec.starting_timestamp.as_deref().unwrap_or_default();
+            let time: jiff::Timestamp =
+                text.parse().map_err(|e| format!("spec.startingTimestamp {text:?}: {e}; use RFC 3339"))?;
+            Policy::Timestamp(time.as_millisecond())
+        }
+    })
+}
+
+fn decode_config(trigger: &TriggerObject, topic: &Arc<str>, options: &Options) -> DecodeConfig {
+    let core: &TriggerCore = &trigger.core;
+    let reference = &core.reference;
+    DecodeConfig {
+        topic: Arc::clone(topic),
+        dedup: core.dedup.enabled,
+        dedup_key: core.dedup.key.as_ref().map(|key| match key {
+            DedupKey::Header(name) => decode::DedupKey::Header(name.to_string()),
+            DedupKey::JsonPointer(pointer) => decode::DedupKey::JsonPointer(pointer.to_string()),
+            DedupKey::RecordKey => decode::DedupKey::RecordKey,
+        }),
+        ordering: match core.ordering {
+            Ordering::Key => decode::Ordering::Key,
+            Ordering::Partition => decode::Ordering::Partition,
+            Ordering::None => decode::Ordering::None,
+        },
+        limits: decode::Limits {
+            max_body_bytes: usize::try_from(options.max_body_bytes).unwrap_or(usize::MAX),
+            ..decode::Limits::default()
+        },
+        source: format!(
+            "/apis/v1/namespaces/{}/kafkatriggers/{}#{topic}",
+            reference.namespace, reference.name
+        )
+        .into(),
+    }
+}

@@ -1,0 +1,218 @@
+//! Desired against running sources: starts, stops, edits and restarts subscriptions as triggers, functions and
+//! routes come and go. Must never let one subscription's failure reach another.
+
+use super::{Environment, Exit, Order, Running, Source, SourceKind};
+use crate::{
+    api::kind::TriggerObject,
+    cluster::target::ObjectRef,
+    dispatch::Settings,
+    router::{
+        Router,
+        table::{Route, SubscriptionKey},
+    },
+};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::sync::Semaphore;
+
+/// First pause before a failed source is started again; doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// Longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Identity of a running source: kinds may use the same names.
+type Key = (&'static str, SubscriptionKey);
+
+struct Entry {
+    running: Running,
+    restart_key: String,
+    stopping: bool,
+}
+
+struct Failure {
+    pause: Duration,
+    until: Instant,
+    why: String,
+}
+
+/// Owns all running sources. Driven by its owner: [`SourceManager::reconcile`] after every change and every second.
+pub struct SourceManager {
+    sources: HashMap<&'static str, Box<dyn Source>>,
+    router: Router,
+    environment: Environment,
+    permits: HashMap<ObjectRef, Arc<Semaphore>>,
+    triggers: BTreeMap<(&'static str, ObjectRef), Arc<TriggerObject>>,
+    entries: HashMap<Key, Entry>,
+    failures: HashMap<Key, Failure>,
+    drain: Duration,
+    snapshot: Arc<Mutex<serde_json::Value>>,
+}
+
+impl SourceManager {
+    /// A manager with nothing to run. `sources` are the opened [`SourceKind`]s; `drain` bounds how long the calls
+    /// of a deleted or restarted subscription are waited for.
+    pub fn new(
+        sources: Vec<(&'static dyn SourceKind, Box<dyn Source>)>,
+        router: Router,
+        environment: Environment,
+        drain: Duration,
+    ) -> Self {
+        Self {
+            sources: sources.into_iter().map(|(kind, source)| (kind.trigger().kind, source)).collect(),
+            router,
+            environment,
+            permits: HashMap::new(),
+            triggers: BTreeMap::new(),
+            entries: HashMap::new(),
+            failures: HashMap::new(),
+            drain,
+            snapshot: Arc::default(),
+        }
+    }
+
+    /// Adds or replaces a trigger; takes effect with the next [`SourceManager::reconcile`].
+    pub fn apply(&mut self, trigger: Arc<TriggerObject>) {
+        self.triggers.insert((trigger.kind, trigger.core.reference.clone()), trigger);
+    }
+
+    /// Removes a trigger.
+    pub fn delete(&mut self, kind: &'static str, reference: &ObjectRef) {
+        self.triggers.remove(&(kind, reference.clone()));
+    }
+
+    /// A page for people: every subscription and how it is.
+    pub fn snapshot(&self) -> Arc<Mutex<serde_json::Value>> {
+        Arc::clone(&self.snapshot)
+    }
+
+    /// Brings what runs to what is desired. Never blocks: a source that has to stop drains on its own thread and is
+    /// collected by a later round.
+    pub fn reconcile(&mut self) {
+        self.collect_ended();
+        let desired = self.desired();
+        for (key, entry) in &mut self.entries {
+            let wanted = desired.get(key);
+            let restart = wanted.is_some_and(|(t, _)| {
+                self.sources.get(key.0).is_some_and(|s| s.restart_key(t) != entry.restart_key)
+            });
+            if (wanted.is_none() || restart) && !entry.stopping {
+                entry.stop(Instant::now() + self.drain);
+            } else if let Some((trigger, _)) = wanted
+                && !entry.stopping
+            {
+                entry.running.subscription.update(Settings::of(&trigger.core, self.environment.timeout_margin));
+            }
+        }
+        self.failures.retain(|key, _| desired.contains_key(key));
+        for (key, (trigger, route)) in desired {
+            if !self.entries.contains_key(&key) {
+                self.start(key, &trigger, &route);
+            }
+        }
+        self.publish();
+    }
+
+    fn desired(&self) -> HashMap<Key, (Arc<TriggerObject>, Arc<Route>)> {
+        let mut desired = HashMap::new();
+        for ((kind, reference), trigger) in &self.triggers {
+            for route in self.router.subscriptions(reference).iter() {
+                let value = (Arc::clone(trigger), Arc::clone(route));
+                desired.insert((*kind, route.key.clone()), value);
+            }
+        }
+        desired
+    }
+
+    fn start(&mut self, key: Key, trigger: &TriggerObject, route: &Route) {
+        if self.failures.get(&key).is_some_and(|f| f.until > Instant::now()) {
+            return;
+        }
+        let Some(source) = self.sources.get(key.0) else { return };
+        let limit = route.target.load().max_in_flight;
+        let permits = self
+            .permits
+            .entry(route.key.function.clone())
+            .or_insert_with(|| Arc::new(Semaphore::new(limit)));
+        let environment = Environment { permits: Arc::clone(permits), ..self.environment.clone() };
+        match source.start(trigger, route, &environment) {
+            Ok(running) => {
+                tracing::info!(trigger = %key.1.trigger, function = %key.1.function, "Subscription started");
+                let restart_key = source.restart_key(trigger);
+                self.entries.insert(key, Entry { running, restart_key, stopping: false });
+            }
+            Err(error) => self.failed(key, error.to_string()),
+        }
+    }
+
+    fn failed(&mut self, key: Key, why: String) {
+        let before = self.failures.get(&key).map(|f| f.pause);
+        let pause = before.map_or(FIRST_PAUSE, |p| (p * 2).min(LONGEST_PAUSE));
+        let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        tracing::error!(trigger = %key.1.trigger, function = %key.1.function, why, pause_ms, "Subscription failed");
+        self.failures.insert(key, Failure { pause, until: Instant::now() + pause, why });
+    }
+
+    fn collect_ended(&mut self) {
+        let ended: Vec<Key> =
+            self.entries.iter().filter(|(_, e)| e.running.thread.is_finished()).map(|(k, _)| k.clone()).collect();
+        for key in ended {
+            let Some(entry) = self.entries.remove(&key) else { continue };
+            let exit = entry.running.thread.join();
+            match exit {
+                Ok(Exit::Stopped) => {
+                    tracing::info!(trigger = %key.1.trigger, function = %key.1.function, "Subscription stopped");
+                }
+                Ok(Exit::Failed(why)) => self.failed(key, why),
+                // The panic was reported by its own thread.
+                Err(_) => self.failed(key, "its thread panicked".to_owned()),
+            }
+        }
+    }
+
+    /// Asks every source to stop: claims end now, running calls have until `deadline`.
+    pub fn stop_all(&mut self, deadline: Instant) {
+        self.triggers.clear();
+        for entry in self.entries.values_mut() {
+            entry.stop(deadline);
+        }
+    }
+
+    /// Whether every source has ended.
+    pub fn is_stopped(&mut self) -> bool {
+        self.collect_ended();
+        self.entries.is_empty()
+    }
+
+    fn publish(&self) {
+        let mut list: Vec<serde_json::Value> = Vec::new();
+        for (key, entry) in &self.entries {
+            let subscription = &entry.running.subscription;
+            let conservation = subscription.conservation();
+            let status = entry.running.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            list.push(serde_json::json!({
+                "kind": key.0, "trigger": key.1.trigger.to_string(), "function": key.1.function.to_string(),
+                "claiming": subscription.may_claim(), "stopping": entry.stopping, "status": status,
+                "in_flight": conservation.in_flight(), "residual": conservation.residual(),
+            }));
+        }
+        for (key, failure) in &self.failures {
+            list.push(serde_json::json!({
+                "kind": key.0, "trigger": key.1.trigger.to_string(), "function": key.1.function.to_string(),
+                "claiming": false, "status": failure.why,
+            }));
+        }
+        list.sort_by_key(ToString::to_string);
+        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = list.into();
+    }
+}
+
+impl Entry {
+    fn stop(&mut self, deadline: Instant) {
+        self.stopping = true;
+        // A thread that has ended needs no order.
+        let _ = self.running.orders.send(Order::Stop(deadline));
+    }
+}
