@@ -24,8 +24,8 @@ const EDIT_POLL: Duration = Duration::from_millis(200);
 const JOURNAL_POLL: Duration = Duration::from_millis(50);
 /// Reports of instances that may wait to be read.
 const REPORTS: usize = 64;
-/// Added to the dispatcher's own drain time before it is killed.
-const STOP_MARGIN: Duration = Duration::from_secs(3);
+/// Added to the dispatcher's own drain time before it is killed; its own deadline comes first.
+const STOP_MARGIN: Duration = Duration::from_secs(8);
 
 /// What the command line says.
 #[derive(Clone, Debug)]
