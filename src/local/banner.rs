@@ -11,7 +11,7 @@ pub struct Facts<'a> {
     pub dir: &'a Path,
     /// Address of the embedded broker.
     pub broker: Option<&'a str>,
-    /// What the embedded broker is, in its source's words.
+    /// What the embedded broker is and what it does not prove, in its source's words.
     pub broker_is: &'a str,
     /// Address of the dispatcher's admin pages.
     pub admin: &'a str,
@@ -27,11 +27,7 @@ pub fn banner(facts: &Facts<'_>) -> String {
         facts.dir.join(super::layout::FOLDER).display()
     );
     if let Some(address) = facts.broker {
-        text.push_str(&format!("  broker      {address}   embedded: {}\n", facts.broker_is));
-        text.push_str(
-            "              It forgets everything on exit: it shows the product, it does not prove durability, replication\n\
-             \x20             or fail-over. Name real brokers in the trigger for that.\n",
-        );
+        text.push_str(&format!("  broker      {address}\n              {}\n", facts.broker_is));
     }
     for trigger in &facts.plan.triggers {
         text.push_str(&trigger_line(trigger));

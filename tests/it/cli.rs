@@ -100,6 +100,13 @@ fn one_event() {
 }
 
 #[test]
+fn a_repeat_of_an_id_goes_where_the_first_went() {
+    let recorder = Recorder::default();
+    assert_eq!(cli(&recorder, &["send", "orders", "--id", "o-42", "--broker", "h:1"]), Exit::Ok);
+    assert_eq!(recorder.sent.borrow()[0].key.as_deref(), Some("o-42"));
+}
+
+#[test]
 fn a_file_is_one_event_a_line_with_ids_from_a_member() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(b"{\"n\":1,\"c\":\"x\"}\n\n{\"n\":2,\"c\":\"y\"}\n").unwrap();
@@ -109,6 +116,8 @@ fn a_file_is_one_event_a_line_with_ids_from_a_member() {
     assert_eq!(cli(&recorder, &arguments), Exit::Ok);
     let ids: Vec<_> = recorder.sent.borrow().iter().map(|message| message.id.clone()).collect();
     assert_eq!(ids, [Some("1".to_owned()), Some("2".to_owned())]);
+    let keys: Vec<_> = recorder.sent.borrow().iter().map(|message| message.key.clone()).collect();
+    assert_eq!(keys, [Some("x".to_owned()), Some("y".to_owned())]);
     let missing = ["send", "t", "--file", path, "--id-from", "z", "--broker", "h:1"];
     assert_eq!(cli(&recorder, &missing), Exit::Failed);
 }

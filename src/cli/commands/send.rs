@@ -37,7 +37,8 @@ pub struct Args {
     /// With --file: the member of each JSON line that is the id.
     #[arg(long, value_name = "MEMBER", requires = "file")]
     id_from: Option<String>,
-    /// Key: events of one key keep their order.
+    /// Key: events of one key keep their order and meet in one partition. Default: the id, so that a repeat meets the
+    /// event it repeats (ids are remembered for each partition).
     #[arg(long)]
     key: Option<String>,
     /// With --file: the member of each JSON line that is the key.
@@ -143,7 +144,7 @@ fn message(
 ) -> Message {
     Message {
         topic: args.topic.clone(),
-        key,
+        key: key.or_else(|| id.clone()),
         id,
         source: args.source.clone(),
         kind: args.kind.clone(),
