@@ -1,7 +1,7 @@
 //! Composition root of the dispatcher: the only file that knows all parts. Must never contain a rule of its own.
 
 use crate::{
-    admin::{AdminContext, AdminServer, readiness::Readiness},
+    admin::{AdminContext, AdminServer, Readiness},
     cluster::{
         index::Index as _,
         manifests::{self, Limits, Manifests, diff::Changes},

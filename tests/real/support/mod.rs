@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod oracle;
 pub mod ports;
 pub mod process;
+pub mod scenario;
 pub mod spawn;
 pub mod wait;
 pub mod witness;
