@@ -1,5 +1,7 @@
 //! The CRD files under `deploy/crds` are what the Rust types say.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic")]
+
 use kubeless::{api, sources};
 use std::{fs, path::Path};
 
