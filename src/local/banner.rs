@@ -52,17 +52,17 @@ pub fn trigger_line(trigger: &TriggerPlan) -> String {
     format!("  trigger     {}: topic {}{whose} -> {functions}\n", trigger.name, trigger.topic)
 }
 
-/// Lines to copy into another terminal.
-pub fn try_this(facts: &Facts<'_>, tool_exists: impl Fn(&str) -> bool) -> String {
+/// Lines to copy into another terminal; `program` is how this one is called from there.
+pub fn try_this(facts: &Facts<'_>, program: &str, tool_exists: impl Fn(&str) -> bool) -> String {
     let mut text = String::from("\nTry in another terminal:\n");
     if let (Some(topic), Some(servers)) = (facts.plan.embedded_topics().next(), facts.broker) {
-        let send = format!("  kubeless send {topic} '{{\"id\":42}}' --id order-42 --broker {servers}");
+        let send = format!("  {program} send {topic} '{{\"id\":42}}' --id order-42 --broker {servers}");
         text.push_str(&format!("{send}\n{send}   # the same event again: it is not delivered twice\n"));
         if tool_exists("kcat") {
             text.push_str(&format!("  echo '{{\"id\":43}}' | kcat -P -b {servers} -t {topic}\n"));
         }
         let state = facts.dir.join(super::layout::FOLDER).join("state");
-        text.push_str(&format!("  kubeless events get order-42 --state-dir {}\n", state.display()));
+        text.push_str(&format!("  {program} events get order-42 --state-dir {}\n", state.display()));
     }
     text.push_str(&format!("  curl -s http://{}/metrics | grep kubeless_events\n", facts.admin));
     text

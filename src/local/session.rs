@@ -14,7 +14,13 @@ use super::{
     tail::Tail,
 };
 use crate::{config::DispatcherConfig, shutdown::Shutdown};
-use std::{io, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{sync::mpsc, task::JoinHandle, time::interval};
 use tokio_util::sync::CancellationToken;
 
@@ -55,7 +61,7 @@ pub trait Broker {
 /// What local mode cannot know by itself: how manifests and sources are read. Wired by the binary.
 pub trait Ground {
     /// Reads the folder. Bad objects are problems of the plan, never errors.
-    fn plan(&self, dir: &std::path::Path) -> Plan;
+    fn plan(&self, dir: &Path) -> Plan;
     /// Starts the embedded broker.
     fn start_broker(&self) -> Result<Box<dyn Broker>, String>;
 }
@@ -89,7 +95,7 @@ pub fn run(options: DevOptions, ground: &dyn Ground) -> Result<(), Error> {
         let shutdown = Shutdown::new();
         let signals = shutdown.listen(None).map_err(|source| io_error("listening for signals", source))?;
         let signals = tokio::spawn(signals);
-        let ended = Session::start(options, ground).await?.until_stopped(&shutdown).await;
+        let ended = Session::start(options, ground)?.until_stopped(&shutdown).await;
         shutdown.abort_now();
         let _ = signals.await;
         ended
@@ -111,7 +117,7 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    async fn start(options: DevOptions, ground: &'a dyn Ground) -> Result<Self, Error> {
+    fn start(options: DevOptions, ground: &'a dyn Ground) -> Result<Self, Error> {
         let shown = options.dir.display().to_string();
         let layout = Layout::prepare(&options.dir).map_err(|source| io_error(&shown, source))?;
         let plan = ground.plan(&layout.dir);
@@ -119,7 +125,7 @@ impl<'a> Session<'a> {
         let admin = free_address().map_err(|source| io_error("looking for a free port", source))?;
         let grace = write_config(&layout, broker.as_deref(), &admin)?;
         let (sender, reports) = mpsc::channel(REPORTS);
-        let spawner = Spawner { kubeless: Some(options.kubeless) };
+        let spawner = Spawner { kubeless: Some(options.kubeless.clone()) };
         let endpoints = Endpoints::new(layout.endpoints()).map_err(|source| io_error(&shown, source))?;
         let own = instance::Ground {
             layout: layout.clone(),
@@ -127,8 +133,7 @@ impl<'a> Session<'a> {
             python: tokio::sync::Mutex::new(false),
             reports: sender,
         };
-        let address = broker.as_ref().map(|broker| broker.address());
-        announce(&layout, &plan, address.as_deref(), broker.as_deref(), &admin)?;
+        announce(&layout, &plan, broker.as_deref(), &admin, &options.kubeless)?;
         let mut functions = Functions::new(Arc::new(own), endpoints);
         functions.apply(&plan.functions).map_err(|source| io_error(&shown, source))?;
         let tail = Tail::from_end(layout.journal());
@@ -273,14 +278,17 @@ fn write_config(layout: &Layout, broker: Option<&dyn Broker>, admin: &str) -> Re
 fn announce(
     layout: &Layout,
     plan: &Plan,
-    address: Option<&str>,
     broker: Option<&dyn Broker>,
     admin: &str,
+    kubeless: &Path,
 ) -> Result<(), Error> {
+    let address = broker.map(Broker::address);
     let broker_is = broker.map(Broker::notice).unwrap_or_default();
-    let facts = Facts { dir: &layout.dir, broker: address, broker_is: &broker_is, admin, plan };
-    say(&banner(&facts));
-    say(&try_this(&facts, on_path));
+    // What it prints can be copied, wherever the program lives.
+    let program = if on_path("kubeless") { "kubeless".to_owned() } else { kubeless.display().to_string() };
+    let facts = Facts { dir: &layout.dir, broker: address.as_deref(), broker_is: &broker_is, admin, plan };
+    say(banner(&facts).trim_end());
+    say(&try_this(&facts, &program, on_path));
     let session = serde_json::json!({ "pid": std::process::id(), "broker": address, "admin": admin });
     let path = layout.session();
     write_whole(&path, format!("{session}\n").as_bytes())

@@ -47,7 +47,7 @@ fn a_function_without_ready_endpoints_costs_no_event() {
     // The take-over commit shows that the subscription runs; it claims nothing.
     let committed = || cluster.client().committed(&group, &scenario.topic);
     crate::support::wait::until("the take-over commits", Duration::from_secs(30), || {
-        committed().iter().all(|c| c.offset.is_some())
+        committed().iter().all(|c| c.offset.is_some()).then_some(())
     });
     assert!(committed().iter().all(|c| c.offset == Some(0)), "{:?}", committed());
     assert_eq!(scenario.witness.len(), 0);
@@ -67,7 +67,7 @@ fn a_function_that_refuses_connections_loses_no_more_than_was_claimed() {
     let mut scenario = Scenario::new(cluster, 2, 1, TRIGGER);
     scenario.produce(cluster, &Plan { count: 400, repeat_every: 0, keys: 50 });
     scenario.witness.refuse();
-    let mut dispatcher = scenario.start("one");
+    let dispatcher = scenario.start("one");
     let refused = crate::support::wait::try_until(Duration::from_secs(30), || {
         (scenario.judge().outcome("unreachable") > 0).then_some(())
     });

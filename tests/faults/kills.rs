@@ -28,7 +28,7 @@ const POINTS: &[(&str, u32)] = &[
     ("before_connect", 1),
     ("after_connect", 1),
     ("after_first_byte", 40),
-    ("before_response_head", 60),
+    ("before_response_body", 60),
     ("after_response_head", 60),
     ("before_outcome", 25),
     ("after_outcome", 25),

@@ -8,7 +8,7 @@ use std::{fs, path::Path};
 fn all() -> Vec<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition>
 {
     let mut all = vec![api::function::crd()];
-    all.extend(sources::KINDS.iter().map(|kind| (kind.crd)()));
+    all.extend(sources::KINDS.iter().map(|kind| (kind.trigger().crd)()));
     all
 }
 

@@ -30,8 +30,12 @@ spec:
   runtime: python3.8
 ";
 
+fn kinds() -> Vec<kubeless::api::kind::TriggerKind> {
+    KINDS.iter().map(|kind| kind.trigger()).collect()
+}
+
 fn read(dir: &Path) -> Manifests {
-    load(dir, KINDS, &Limits::default())
+    load(dir, &kinds(), &Limits::default())
 }
 
 fn one(text: &str) -> Manifests {
@@ -241,7 +245,7 @@ fn the_walk_stays_in_bounds() {
     std::os::unix::fs::symlink(dir.path().join("gone"), dir.path().join("dangling.yaml")).unwrap();
     fs::write(dir.path().join("big.yaml"), vec![b'#'; 3000]).unwrap();
     fs::write(dir.path().join("latin.yaml"), b"a: \xff").unwrap();
-    let found = load(dir.path(), KINDS, &Limits { max_file_bytes: 2000, ..Limits::default() });
+    let found = load(dir.path(), &kinds(), &Limits { max_file_bytes: 2000, ..Limits::default() });
     assert_eq!((found.functions.len(), found.triggers.len()), (1, 1), "{:?}", found.problems);
     let told: Vec<_> = found.problems.iter().map(|p| format!("{} {}", p.file, p.what)).collect();
     assert_eq!(told.len(), 3, "{told:?}");
