@@ -83,12 +83,9 @@ fn caught_by_freeze(bug: &str) -> Vec<String> {
     let cluster = kafka::shared();
     let mut scenario = Scenario::new(cluster, 2, 1, TRIGGER);
     scenario.witness.always(Behaviour::Answer { status: 200, delay: Duration::from_millis(10) });
-    let session = "sources.kafka.session_timeout=6s";
     for _ in 0..6 {
         scenario.produce(cluster, &Plan { count: 2_000, repeat_every: 0, keys: 100 });
-        let launch = |name: &str| {
-            scenario.launch(name).env("KUBELESS_BUG", bug).arg("--set").arg(session)
-        };
+        let launch = |name: &str| scenario.launch(name).env("KUBELESS_BUG", bug);
         // It stops itself with a commit on its lips.
         let mut frozen = launch("frozen").env("KUBELESS_POINT", "claim_sent:12:stop").start();
         let seen = scenario.witness.len();
