@@ -65,7 +65,7 @@ fn a_window_that_is_not_rebuilt_is_seen() {
 fn caught_by_function(bug: &str, behaviour: Behaviour) -> Vec<String> {
     let cluster = kafka::shared();
     let mut scenario = Scenario::new(cluster, 2, 1, TRIGGER);
-    scenario.witness.script(move |seen| if seen.offset % 10 == 3 { behaviour.clone() } else { Behaviour::OK });
+    scenario.witness.script(move |seen| if seen.offset % 10 == 3 { behaviour } else { Behaviour::OK });
     scenario.produce(cluster, &Plan { count: 200, repeat_every: 0, keys: 50 });
     let mut dispatcher = scenario.launch("one").env("KUBELESS_BUG", bug).start();
     dispatcher.wait_ready(Duration::from_secs(20));

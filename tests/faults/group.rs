@@ -12,10 +12,9 @@ const TRIGGER: &str = "  delivery:\n    maxInFlight: 16\n    claimWindow: 64\n";
 fn a_rolling_restart_of_two_replicas_under_load_loses_nothing() {
     let cluster = kafka::shared();
     let mut scenario = Scenario::new(cluster, 8, 1, TRIGGER);
-    scenario.witness.always(crate::support::witness::Behaviour::Answer {
-        status: 200,
-        delay: Duration::from_millis(3),
-    });
+    scenario
+        .witness
+        .always(crate::support::witness::Behaviour::Answer { status: 200, delay: Duration::from_millis(3) });
     scenario.produce(cluster, &Plan { count: 20_000, repeat_every: 0, keys: 500 });
     let (mut first, mut second) = (scenario.start("first"), scenario.start("second"));
     for round in 0..3 {
@@ -52,10 +51,9 @@ fn a_member_that_joins_and_leaves_under_load_loses_nothing() {
 fn a_frozen_member_that_comes_back_invokes_nothing_twice() {
     let cluster = kafka::shared();
     let mut scenario = Scenario::new(cluster, 4, 1, TRIGGER);
-    scenario.witness.always(crate::support::witness::Behaviour::Answer {
-        status: 200,
-        delay: Duration::from_millis(20),
-    });
+    scenario
+        .witness
+        .always(crate::support::witness::Behaviour::Answer { status: 200, delay: Duration::from_millis(20) });
     scenario.produce(cluster, &Plan { count: 6_000, repeat_every: 0, keys: 300 });
     let mut frozen = scenario.launch("frozen").start();
     frozen.wait_ready(Duration::from_secs(20));

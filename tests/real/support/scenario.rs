@@ -147,6 +147,7 @@ impl Scenario {
     /// The conservation residual of a dispatcher.
     pub fn residual(dispatcher: &mut Dispatcher) -> f64 {
         let page = metrics::scrape(dispatcher.admin());
-        page.get("kubeless_conservation_residual", &[("trigger", "trigger")]).expect("the residual is published")
+        page.get("kubeless_conservation_residual", &[("trigger", "trigger")])
+            .expect("the residual is published")
     }
 }
