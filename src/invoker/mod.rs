@@ -172,7 +172,11 @@ impl Invoker {
         let mut pause = self.config.retry_pause.0.max(SHORTEST_PAUSE);
         loop {
             let error = match self.attempt(&call, &mut run, deadline.as_mut()).await {
-                Ok(status) if status.is_redirection() && testkit::bug("redirect_followed") && run.attempts < 2 => continue,
+                Ok(status)
+                    if status.is_redirection() && testkit::bug("redirect_followed") && run.attempts < 2 =>
+                {
+                    continue;
+                }
                 Ok(status) => {
                     testkit::point("after_response_head");
                     return run.answered(status);

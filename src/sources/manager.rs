@@ -5,11 +5,7 @@ use super::{Environment, Exit, Order, Running, Source, SourceKind};
 use crate::{
     api::kind::TriggerObject,
     cluster::target::ObjectRef,
-    dispatch::Settings,
-    router::{
-        Router,
-        table::{Route, SubscriptionKey},
-    },
+    dispatch::{Route, Router, Settings, SubscriptionKey},
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -103,7 +99,10 @@ impl SourceManager {
             } else if let Some((trigger, _)) = wanted
                 && !entry.stopping
             {
-                entry.running.subscription.update(Settings::of(&trigger.core, self.environment.timeout_margin));
+                entry
+                    .running
+                    .subscription
+                    .update(Settings::of(&trigger.core, self.environment.timeout_margin));
             }
         }
         self.failures.retain(|key, _| desired.contains_key(key));
@@ -132,10 +131,8 @@ impl SourceManager {
         }
         let Some(source) = self.sources.get(key.0) else { return };
         let limit = route.target.load().max_in_flight;
-        let permits = self
-            .permits
-            .entry(route.key.function.clone())
-            .or_insert_with(|| Arc::new(Semaphore::new(limit)));
+        let permits =
+            self.permits.entry(route.key.function.clone()).or_insert_with(|| Arc::new(Semaphore::new(limit)));
         let environment = Environment { permits: Arc::clone(permits), ..self.environment.clone() };
         match source.start(trigger, route, &environment) {
             Ok(running) => {
@@ -156,8 +153,12 @@ impl SourceManager {
     }
 
     fn collect_ended(&mut self) {
-        let ended: Vec<Key> =
-            self.entries.iter().filter(|(_, e)| e.running.thread.is_finished()).map(|(k, _)| k.clone()).collect();
+        let ended: Vec<Key> = self
+            .entries
+            .iter()
+            .filter(|(_, e)| e.running.thread.is_finished())
+            .map(|(k, _)| k.clone())
+            .collect();
         for key in ended {
             let Some(entry) = self.entries.remove(&key) else { continue };
             let exit = entry.running.thread.join();

@@ -7,9 +7,8 @@ pub mod manager;
 use crate::{
     api::kind::{TriggerKind, TriggerObject},
     config::DispatcherConfig,
-    dispatch::{Subscription, Workers},
+    dispatch::{Route, Subscription, Workers},
     ledger::journal::Journal,
-    router::table::Route,
 };
 use std::{
     sync::{Arc, Mutex, atomic::AtomicUsize, mpsc},

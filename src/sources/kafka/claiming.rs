@@ -89,9 +89,7 @@ impl Engine {
 
     fn extendable(&self, proposal: &Proposal) -> Vec<(i32, Arc<crate::dispatch::StartLease>)> {
         let parts = proposal.parts.iter();
-        parts
-            .filter_map(|p| Some((p.shard, Arc::clone(self.protocol.shard(p.shard)?.lease()))))
-            .collect()
+        parts.filter_map(|p| Some((p.shard, Arc::clone(self.protocol.shard(p.shard)?.lease())))).collect()
     }
 
     fn pending(&self, proposal: &Proposal) -> Vec<Pending> {

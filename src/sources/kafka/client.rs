@@ -96,10 +96,11 @@ pub fn connection(
         return Err(Error::NoBrokers);
     }
     config.set("bootstrap.servers", brokers).set("client.id", "kubeless-dispatcher");
-    let credentials = trigger.spec.credentials.as_ref().map(|name| Credentials {
-        name,
-        dir: options.credentials_dir.join(name),
-    });
+    let credentials = trigger
+        .spec
+        .credentials
+        .as_ref()
+        .map(|name| Credentials { name, dir: options.credentials_dir.join(name) });
     let tls = trigger.spec.tls.enabled || security.tls && trigger.spec.bootstrap_servers.is_none();
     if tls {
         set_tls(&mut config, trigger, security, credentials.as_ref());
@@ -123,13 +124,13 @@ struct Credentials<'a> {
 impl Credentials<'_> {
     fn read(&self, file: &str) -> Result<String, Error> {
         let path = self.dir.join(file);
-        std::fs::read_to_string(&path).map(|text| text.trim_end_matches(['\r', '\n']).to_owned()).map_err(|e| {
-            Error::Credentials {
+        std::fs::read_to_string(&path).map(|text| text.trim_end_matches(['\r', '\n']).to_owned()).map_err(
+            |e| Error::Credentials {
                 name: self.name.to_owned(),
                 file: path.display().to_string(),
                 what: e.to_string(),
-            }
-        })
+            },
+        )
     }
 
     fn file(&self, file: &str) -> Option<PathBuf> {

@@ -26,11 +26,7 @@ use rdkafka::{
     message::{BorrowedMessage, Headers},
 };
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::Ordering,
-        mpsc,
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering, mpsc},
     time::{Duration, Instant},
 };
 
@@ -198,10 +194,8 @@ impl PollingThread {
     }
 
     fn take(&self, engine: &mut Engine, epoch: u64, message: &BorrowedMessage<'_>) {
-        let headers: Vec<(&str, Option<&[u8]>)> = message
-            .headers()
-            .map(|h| h.iter().map(|h| (h.key, h.value)).collect())
-            .unwrap_or_default();
+        let headers: Vec<(&str, Option<&[u8]>)> =
+            message.headers().map(|h| h.iter().map(|h| (h.key, h.value)).collect()).unwrap_or_default();
         let raw = RawRecord {
             partition: message.partition(),
             offset: message.offset(),
@@ -253,7 +247,9 @@ impl PollingThread {
             return Some(Left::Rejoin(why));
         }
         match engine.must_leave()? {
-            Taint::Fenced => Some(Left::Fatal("fenced: another process uses the same group.instance.id".into())),
+            Taint::Fenced => {
+                Some(Left::Fatal("fenced: another process uses the same group.instance.id".into()))
+            }
             Taint::Rejoin(why) => Some(Left::Rejoin(why.to_owned())),
             Taint::UntilAssign => None,
         }
@@ -325,4 +321,3 @@ impl Engine {
         }
     }
 }
-

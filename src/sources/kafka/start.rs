@@ -17,10 +17,10 @@ use crate::{
         kind::TriggerObject,
         trigger::{DedupKey, Ordering, TriggerCore},
     },
-    claims::window::{Window, WindowConfig},
-    dispatch::{Settings, Subscription, SubscriptionParts, dead_letter::DeadLetterSink},
+    dispatch::{
+        Route, Settings, Subscription, SubscriptionParts, Window, WindowConfig, dead_letter::DeadLetterSink,
+    },
     event::headers::HeaderTemplate,
-    router::table::Route,
     sources::{Environment, Error, Running, Source},
 };
 use std::sync::{Arc, Mutex, mpsc};

@@ -68,14 +68,7 @@ pub struct Protocol<R> {
 impl<R: Record> Protocol<R> {
     /// A protocol with no shard. `token` is new for every process start.
     pub fn new(token: Token, limits: Limits) -> Self {
-        Self {
-            token,
-            seq: 0,
-            epoch: 0,
-            limits,
-            shards: BTreeMap::new(),
-            mutations: Mutations::default(),
-        }
+        Self { token, seq: 0, epoch: 0, limits, shards: BTreeMap::new(), mutations: Mutations::default() }
     }
 
     /// Switches seeded bugs on.
@@ -181,8 +174,7 @@ impl<R: Record> Protocol<R> {
     /// shards with calls that wait for their start, so that their leases are extended (L2).
     pub fn plan_flush(&mut self, only: Option<&[i32]>, refresh: bool) -> Option<Proposal> {
         let seq = self.seq + 1;
-        let ctx =
-            plan::Context { token: self.token, seq, limits: self.limits, mutations: self.mutations };
+        let ctx = plan::Context { token: self.token, seq, limits: self.limits, mutations: self.mutations };
         let late = self.mutations.late_flush;
         let parts: Vec<_> = self
             .shards

@@ -248,8 +248,7 @@ impl<R: Record> Shard<R> {
 
     /// A commit at the same offset: take-over (N2) or flush (N1). Never removes a parked entry (L1).
     pub(super) fn plan_flush(&self, number: i32, ctx: Context) -> Option<Part> {
-        let parked =
-            if ctx.mutations.flush_unparks { Vec::new() } else { self.parked_offsets().collect() };
+        let parked = if ctx.mutations.flush_unparks { Vec::new() } else { self.parked_offsets().collect() };
         let offset = self.offset_after(0);
         let metadata = self.write(offset, self.log_time_after(0), self.listed(ctx), parked, ctx).ok()?;
         Some(Part {
