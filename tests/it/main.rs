@@ -13,7 +13,6 @@ mod fuzz_bodies;
 mod headers;
 mod invoker;
 mod journal;
-mod kafka_protocol;
 mod lanes;
 mod manifests;
 mod register;
