@@ -1,0 +1,357 @@
+//! A run: the steps that anybody may take at any time, and how everything comes to rest afterwards. Must never depend on
+//! anything but its input: the same steps are the same run.
+
+use super::{
+    member::{Bug, Member, Membership, Shape},
+    world::{Made, SESSION, State, World},
+};
+use crate::sources::kafka::protocol::Mutations;
+use proptest::{collection::vec, prelude::*};
+
+/// One step of one party. `m`: a process, `p`: a partition; both are taken modulo what there is.
+#[derive(Clone, Copy, Debug)]
+pub enum Step {
+    /// Fair progress of everybody without faults.
+    Rounds(u8),
+    /// New records become visible.
+    Write { p: u8, n: u8 },
+    Turn { m: u8, n: u8, due: bool },
+    Library(u8),
+    Coordinator(u8),
+    Work { m: u8, k: u8 },
+    Time(u8),
+    /// Metadata change: the group rebalances.
+    Move,
+    /// SIGTERM; later a new process takes its place.
+    Stop(u8),
+    Restart(u8),
+    Retention { p: u8, n: u8 },
+    // What follows are faults.
+    Crash(u8),
+    Freeze(u8),
+    Resume(u8),
+    /// The session of a member ends: dead, frozen or alive.
+    Expire(u8),
+    /// The request on the wire arrives; the answer is not there yet.
+    Arrive(u8),
+    /// The request waits in the library and takes the identity of the moment it leaves.
+    Defer(u8),
+    /// The coordinator refuses for a reason of its own.
+    Refuse(u8),
+    /// The request arrives, its answer does not.
+    AnswerLost(u8),
+    /// The client gives up; its request arrives later, or never.
+    Delay(u8),
+    /// The library sends a second copy; the first one arrives later, or never.
+    Resend(u8),
+    GhostArrives(u8),
+    GhostIsGone(u8),
+    /// Another client of the group commits an older offset (K8).
+    Rewind(u8),
+}
+
+/// A whole run.
+#[derive(Clone)]
+pub struct Run {
+    pub processes: usize,
+    pub logs: Vec<Vec<Made>>,
+    pub shape: (usize, usize, usize, usize),
+    pub steps: Vec<Step>,
+}
+
+impl std::fmt::Debug for Run {
+    /// One line a log and one line for all steps: a shrunk run has to be read by somebody.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{} processes, entries, chars, window, depth = {:?}", self.processes, self.shape)?;
+        for log in &self.logs {
+            let records: Vec<_> = log.iter().map(|m| (m.key, m.id, m.step_ms)).collect();
+            writeln!(f, "  log (key, id, step): {records:?}")?;
+        }
+        write!(f, "  steps: {:?}", self.steps)
+    }
+}
+
+/// How much goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Faults {
+    None,
+    Any,
+    /// One process, a foreign client, no keys.
+    Rewinds,
+}
+
+fn step(faults: Faults) -> BoxedStrategy<Step> {
+    use Step as S;
+    let (m, k) = (0..3_u8, 0..8_u8);
+    let calm = prop_oneof![
+        6 => (1..6_u8).prop_map(S::Rounds),
+        6 => (m.clone(), 1..6_u8).prop_map(|(p, n)| S::Write { p, n }),
+        24 => (m.clone(), 0..6_u8, any::<bool>()).prop_map(|(m, n, due)| S::Turn { m, n, due }),
+        8 => m.clone().prop_map(S::Library),
+        4 => k.clone().prop_map(S::Coordinator),
+        16 => (m.clone(), k.clone()).prop_map(|(m, k)| S::Work { m, k }),
+        1 => (1..200_u8).prop_map(S::Time),
+        2 => Just(S::Move),
+        1 => m.clone().prop_map(S::Stop),
+        1 => m.clone().prop_map(S::Restart),
+    ];
+    let faulty = prop_oneof![
+        3 => m.clone().prop_map(S::Crash),
+        2 => m.clone().prop_map(S::Freeze),
+        3 => m.clone().prop_map(S::Resume),
+        4 => m.clone().prop_map(S::Expire),
+        4 => m.clone().prop_map(S::Arrive),
+        1 => m.clone().prop_map(S::Defer),
+        1 => m.clone().prop_map(S::Refuse),
+        2 => m.clone().prop_map(S::AnswerLost),
+        3 => m.clone().prop_map(S::Delay),
+        3 => m.clone().prop_map(S::Resend),
+        4 => k.clone().prop_map(S::GhostArrives),
+        1 => k.prop_map(S::GhostIsGone),
+        2 => m.clone().prop_map(S::Restart),
+        1 => (m.clone(), 1..4_u8).prop_map(|(p, n)| S::Retention { p, n }),
+    ];
+    match faults {
+        Faults::None => calm.boxed(),
+        Faults::Any => prop_oneof![3 => calm, 1 => faulty].boxed(),
+        Faults::Rewinds => prop_oneof![16 => calm, 1 => m.prop_map(S::Rewind)].boxed(),
+    }
+}
+
+/// Runs of `length` steps.
+pub fn runs(faults: Faults, length: usize) -> impl Strategy<Value = Run> {
+    let keys = if faults == Faults::Rewinds { Just(None).boxed() } else { proptest::option::weighted(0.8, 0..3_u8).boxed() };
+    let ids = proptest::option::weighted(if faults == Faults::Rewinds { 0.0 } else { 0.5 }, 0..5_u8);
+    let made = (keys, ids, -20..40_i64).prop_map(|(key, id, step_ms)| Made { key, id, step_ms });
+    let shape = (
+        prop_oneof![Just(3_usize), Just(16), Just(256)],
+        prop_oneof![1 => Just(70_usize), 4 => Just(2048)],
+        1..12_usize,
+        1..4_usize,
+    );
+    let most = if faults == Faults::Rewinds { 1_usize } else { 3 };
+    let steps = vec(step(faults), 1..length);
+    (1_usize..=most, vec(vec(made, 3..14), 1..=3), shape, steps)
+        .prop_map(|(processes, logs, shape, steps)| Run { processes, logs, shape, steps })
+}
+
+/// The world and its processes.
+pub struct Simulation {
+    pub world: World,
+    members: Vec<Member>,
+}
+
+impl Simulation {
+    pub fn new(run: &Run, bug: Bug, mutations: Mutations) -> Self {
+        let mut world = World::new(&run.logs);
+        let (entries, chars, window, depth) = run.shape;
+        let shape = Shape { entries, chars, window, depth };
+        let members =
+            (0..run.processes).map(|slot| Member::new(slot, shape, bug, mutations, &mut world)).collect();
+        Self { world, members }
+    }
+
+    /// Runs to the end, or to the first violation.
+    pub fn play(&mut self, run: &Run) -> Result<(), String> {
+        for (at, step) in run.steps.iter().enumerate() {
+            self.step(*step);
+            if let Some(violation) = self.world.oracle.violation.take() {
+                return Err(format!("step {at} ({step:?}): {violation}"));
+            }
+        }
+        self.rest();
+        self.world.oracle.violation.take().map_or(Ok(()), |v| Err(format!("at the end: {v}")))
+    }
+
+    fn step(&mut self, step: Step) {
+        use Step as S;
+        let count = self.members.len();
+        let at = |m: u8| usize::from(m) % count;
+        let partition = |p: u8, world: &World| usize::from(p) % world.logs.len();
+        match step {
+            S::Rounds(n) => (0..n).for_each(|turn| self.round(usize::from(turn))),
+            S::Write { p, n } => {
+                let p = partition(p, &self.world);
+                let log = &mut self.world.logs[p];
+                log.end = (log.end + i64::from(n)).min(log.len());
+            }
+            S::Turn { m, n, due } => self.members[at(m)].turn(&mut self.world, usize::from(n), due),
+            S::Library(m) => self.members[at(m)].library(&mut self.world),
+            S::Coordinator(x) => self.coordinate(usize::from(x)),
+            S::Work { m, k } => self.members[at(m)].work(&mut self.world, usize::from(k)),
+            S::Time(ms) => self.world.now += u64::from(ms),
+            S::Move if self.world.group.state == State::Stable => self.world.group.prepare(),
+            S::Move => {}
+            S::Stop(m) => self.members[at(m)].stopping = true,
+            S::Restart(m) if !self.members[at(m)].alive => self.restart(at(m)),
+            S::Restart(_) => {}
+            S::Retention { p, n } => {
+                let p = partition(p, &self.world);
+                let log = &mut self.world.logs[p];
+                log.start = (log.start + i64::from(n)).min(log.end);
+                self.world.oracle.truncated = true;
+            }
+            S::GhostArrives(k) | S::GhostIsGone(k) if !self.world.ghosts.is_empty() => {
+                let ghost = self.world.ghosts.remove(usize::from(k) % self.world.ghosts.len());
+                if matches!(step, S::GhostArrives(_)) {
+                    self.world.commit(&ghost);
+                }
+            }
+            S::GhostArrives(_) | S::GhostIsGone(_) => {}
+            S::Rewind(p) => {
+                let p = partition(p, &self.world);
+                if let Some((offset, text)) = &mut self.world.registers[p] {
+                    (*offset, *text) = ((*offset - 2).max(0), String::new());
+                    self.world.oracle.foreign = true;
+                }
+            }
+            S::Crash(m) => self.crash(at(m)),
+            S::Expire(m) => self.expire(at(m)),
+            S::Freeze(m) => self.fault(at(m), |m, _| m.frozen = true),
+            S::Resume(m) => self.members[at(m)].frozen = false,
+            S::Arrive(m) => self.members[at(m)].arrive(&mut self.world),
+            S::Defer(m) | S::Refuse(m) | S::AnswerLost(m) | S::Delay(m) | S::Resend(m) => {
+                self.fault(at(m), |member, world| member.on_the_wire(world, step));
+            }
+        }
+    }
+
+    fn fault(&mut self, at: usize, what: impl FnOnce(&mut Member, &mut World)) {
+        self.world.oracle.faulty = true;
+        what(&mut self.members[at], &mut self.world);
+    }
+
+    /// `kill -9`: a request on the wire survives, memory and unwritten lines do not.
+    fn crash(&mut self, at: usize) {
+        if !self.members[at].alive {
+            return;
+        }
+        self.fault(at, |member, world| {
+            member.alive = false;
+            if let Some(flight) = member.flight.take().filter(|f| f.reply.is_none() && !f.unknown) {
+                world.ghosts.push(flight.request);
+            }
+        });
+    }
+
+    fn restart(&mut self, at: usize) {
+        let old = &self.members[at];
+        let (shape, bug, mutations) = (old.shape, old.bug, old.mutations);
+        self.members[at] = Member::new(at, shape, bug, mutations, &mut self.world);
+    }
+
+    fn expire(&mut self, at: usize) {
+        let held = self.world.group.members.iter().find(|(_, m)| m.process == at).map(|(id, _)| *id);
+        if let Some(id) = held {
+            // A session has passed since its last word, and with it every start deadline (L2).
+            self.world.now += SESSION;
+            self.world.oracle.faulty = true;
+            self.world.group.remove(id);
+        }
+    }
+
+    /// The coordinator's step; identities that nobody uses any more do not hold a rebalance up.
+    fn coordinate(&mut self, turn: usize) {
+        if self.world.group.state == State::Preparing {
+            let used: Vec<Option<u64>> =
+                self.members.iter().map(|m| m.lib.id.filter(|_| m.alive)).collect();
+            let phantom = self.world.group.members.iter().find(|(id, m)| !m.joined && used[m.process] != Some(**id));
+            if let Some((&id, _)) = phantom {
+                self.world.now += SESSION;
+                self.world.group.members.remove(&id);
+            }
+        }
+        self.world.group.advance(i32::try_from(self.world.logs.len()).unwrap_or(0), turn);
+    }
+
+    fn round(&mut self, turn: usize) {
+        self.coordinate(0);
+        for at in 0..self.members.len() {
+            let member = &mut self.members[at];
+            if !member.alive && member.stopping && turn > 2 {
+                self.restart(at);
+            }
+            let member = &mut self.members[at];
+            member.library(&mut self.world);
+            member.arrive(&mut self.world);
+            member.answer(&mut self.world);
+            member.turn(&mut self.world, 3, true);
+            (0..member.chains.len()).rev().for_each(|k| member.work(&mut self.world, k));
+        }
+    }
+
+    /// Faults stop, everybody comes back, every record becomes visible: now everything has to end (I2, I8).
+    fn rest(&mut self) {
+        for at in 0..self.members.len() {
+            self.members[at].frozen = false;
+            if !self.members[at].alive {
+                self.restart(at);
+            }
+        }
+        self.world.ghosts.clear();
+        let live: Vec<Option<u64>> = self.members.iter().map(|m| m.lib.id).collect();
+        let phantom = |id: &u64| !live.contains(&Some(*id));
+        let gone: Vec<u64> = self.world.group.members.keys().copied().filter(phantom).collect();
+        for id in gone {
+            self.world.group.remove(id);
+        }
+        self.world.logs.iter_mut().for_each(|l| l.end = l.len());
+        for turn in 0..400 {
+            self.world.now += 10;
+            self.round(turn);
+            if turn > 20 && self.members.iter().all(Self::quiet) {
+                break;
+            }
+        }
+        if self.world.oracle.foreign {
+            return;
+        }
+        for shard in 0..i32::try_from(self.world.logs.len()).unwrap_or(0) {
+            let register = self.world.read(shard);
+            self.world.oracle.rest(shard, register);
+        }
+    }
+
+    fn quiet(member: &Member) -> bool {
+        let idle = |s: &super::super::shard::Shard<_>| s.is_confirmed() && !s.is_dirty() && s.entries() + s.waiting() == 0;
+        member.lib.state == Membership::Stable
+            && member.flight.is_none()
+            && member.chains.is_empty()
+            && member.results.is_empty()
+            && !member.leaving
+            && member.protocol.owned().all(|(_, s)| idle(s))
+    }
+}
+
+impl Member {
+    /// What a network and a library do to a request that has not been decided.
+    fn on_the_wire(&mut self, world: &mut World, step: Step) {
+        let generation = self.lib.generation;
+        let Some(flight) = self.flight.as_mut().filter(|f| f.reply.is_none() && !f.unknown) else { return };
+        match step {
+            Step::Defer(_) => flight.deferred = true,
+            Step::Refuse(_) => flight.reply = Some(super::world::Reply::NotNow),
+            Step::AnswerLost(_) => {
+                world.commit(&flight.request);
+                flight.unknown = true;
+            }
+            Step::Delay(_) => {
+                world.ghosts.push(flight.request.clone());
+                flight.unknown = true;
+            }
+            Step::Resend(_) => {
+                world.ghosts.push(flight.request.clone());
+                (flight.twice, flight.request.generation) = (true, generation);
+            }
+            _ => {}
+        }
+    }
+}
+impl Simulation {
+    pub fn debug(&self) {
+        for m in &self.members {
+            println!("{:?} {:?} {:?} taint {:?} held {} flight {} ", m.lib, m.protocol, m.running, m.taint, m.held, m.flight.is_some());
+        }
+        println!("{:?} {} {:?}", self.world.group.members, self.world.group.generation, self.world.registers);
+    }
+}
