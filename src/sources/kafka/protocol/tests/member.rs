@@ -150,6 +150,7 @@ pub struct Member {
     pub held: bool,
     pub leaving: bool,
     pub stopping: bool,
+    pub leave_lost: bool,
     pub last_commit: u64,
     /// ended - received of calls: what is in flight, negative.
     pub residual: i64,
@@ -190,6 +191,7 @@ impl Member {
             held: false,
             leaving: false,
             stopping: false,
+            leave_lost: false,
             last_commit: 0,
             residual: 0,
         }

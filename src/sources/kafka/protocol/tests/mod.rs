@@ -62,15 +62,19 @@ fn i1_to_i8_hold_under_any_faults() {
 }
 
 #[test]
+fn n3_and_l2_hold_while_processes_die_stand_still_and_are_thrown_out() {
+    let tally = hold(Faults::Zombies, 300, 200);
+    assert!(tally.calls.get() > 1000 && tally.names.get() > 100, "{tally:?}");
+}
+
+#[test]
+fn k1_and_d2_hold_while_commits_and_answers_are_lost_doubled_and_late() {
+    let tally = hold(Faults::Wire, 300, 200);
+    assert!(tally.calls.get() > 1000 && tally.names.get() > 100, "{tally:?}");
+}
+
+#[test]
 fn k8_a_foreign_rewind_is_caught_by_the_process_that_remembers() {
     let tally = hold(Faults::Rewinds, 200, 120);
     assert!(tally.calls.get() > 1000, "{tally:?}");
-}
-#[test]
-fn zz_debug() {
-    let made = world::Made { key: None, id: None, step_ms: 0 };
-    let run = Run { processes: 2, logs: vec![vec![made; 3]], shape: (3, 70, 1, 1), steps: vec![simulation::Step::Rounds(6), simulation::Step::Stop(2)] };
-    let mut s = Simulation::new(&run, Bug::None, Mutations::default());
-    let _ = s.play(&run);
-    s.debug();
 }

@@ -31,25 +31,25 @@ macro_rules! mutants {
 }
 
 mutants! {
-    k4_mutant_no_epoch: Any, None, { no_epoch } => ["I7"];
+    k4_mutant_no_epoch: Any, None, { no_epoch } => ["I7", "I1"];
     n1_mutant_no_carry: Any, None, { no_carry } => ["I6"];
     n2_mutant_report_early: Any, None, { report_early } => ["N2", "I6p"];
     n3_mutant_name_own: Any, None, { name_own } => ["I6p", "N3"];
-    n3_mutant_reopen: Any, None, { reopen } => ["I7m"];
+    n3_mutant_reopen: Zombies, None, { reopen } => ["I7m"];
     l1_mutant_flush_unparks: None, None, { flush_unparks } => ["L1"];
     k8_mutant_no_guard: Rewinds, None, { no_guard } => ["I1"];
     n1_mutant_early_close: Any, None, { early_close } => ["I6"];
-    n5_mutant_late_flush: Any, None, { late_flush } => ["I7"];
-    k2_mutant_unknown_is_granted: Any, UnknownIsGranted, {} => ["K0", "I1"];
+    n5_mutant_late_flush: Any, None, { late_flush } => ["I7", "I7m"];
+    k2_mutant_unknown_is_granted: Any, UnknownIsGranted, {} => ["K0", "I1", "I3", "N3"];
     k1_mutant_retry_same_identity: Any, RetrySameIdentity, {} => ["I7", "I7m"];
     k1_mutant_no_taint_on_resend: Any, NoTaintOnResend, {} => ["I7", "I7m"];
-    k3_mutant_generation_minus_one: Any, GenerationMinusOne, {} => ["I7"];
+    k3_mutant_generation_minus_one: Zombies, GenerationMinusOne, {} => ["I7"];
     n4_mutant_no_drain: None, NoDrain, {} => ["I9"];
     k0_mutant_invoke_first: Any, InvokeFirst, {} => ["K0"];
-    k4_mutant_async_commit: Any, AsyncCommit, {} => ["I7"];
-    k5_mutant_hold_until_assign: Any, HoldUntilAssign, {} => ["I8"];
-    d2_mutant_enter_before_grant: Any, EnterBeforeGrant, {} => ["I1b"];
+    k4_mutant_async_commit: Any, AsyncCommit, {} => ["I7", "I7m", "I1", "N3"];
+    k5_mutant_hold_until_assign: Wire, HoldUntilAssign, {} => ["I8"];
+    d2_mutant_enter_before_grant: Wire, EnterBeforeGrant, {} => ["I1b"];
     d1_mutant_rebuild_by_wall_clock: Any, RebuildByWallClock, {} => ["I1b"];
     l1_mutant_end_of_partition_first: None, EndOfPartitionFirst, {} => ["L1", "I1b"];
-    l2_mutant_no_start_deadline: Any, NoStartDeadline, {} => ["order", "I1"];
+    l2_mutant_no_start_deadline: Zombies, NoStartDeadline, {} => ["order", "I1"];
 }

@@ -25,6 +25,15 @@ struct Seen {
     unheard: bool,
 }
 
+/// A record in a message.
+struct Name(i32, i64);
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.0, self.1)
+    }
+}
+
 /// See the module.
 pub struct Oracle {
     shards: Vec<Vec<Seen>>,
@@ -81,19 +90,18 @@ impl Oracle {
         }
         let empty = (0, Register::empty());
         let (old_end, old) = old.unwrap_or(&empty);
-        let here = format!("partition {shard}, {old_end} -> {end}");
         if end < *old_end {
-            self.broken("I7", &format!("committed offset went back ({here})"));
+            self.broken("I7", &format!("committed offset went back ({shard}: {old_end} -> {end})"));
         }
         if chars > 4096 || new.open.len() + new.parked.len() > MAX_ENTRIES {
-            self.broken("N7", &format!("register does not fit ({here})"));
+            self.broken("N7", &format!("register does not fit ({shard}: {chars} chars)"));
         }
         for offset in 0..end {
             let open = new.open.iter().find(|e| e.offset == offset);
             let was_open = old.open.iter().any(|e| e.offset == offset);
             let was_parked = old.parked.contains(&offset);
             let parked = new.parked.contains(&offset);
-            let record = format!("{shard}/{offset}");
+            let record = Name(shard, offset);
             if offset < *old_end && !was_open && !was_parked && (open.is_some() || parked) {
                 self.broken("I7m", &format!("metadata reopened the closed entry {record}"));
             }
@@ -142,7 +150,7 @@ impl Oracle {
     /// A function sees the first byte of a call.
     pub fn invoked(&mut self, shard: i32, offset: i64, by: Token) {
         self.calls += 1;
-        let record = format!("{shard}/{offset}");
+        let record = Name(shard, offset);
         let seen = self.at(shard, offset);
         seen.invoked += 1;
         let (twice, claimed) = (seen.invoked > 1, seen.claimed_by == Some(by));
@@ -171,7 +179,7 @@ impl Oracle {
 
     /// A process's own outcome is durable.
     pub fn ended(&mut self, shard: i32, offset: i64, outcome: Outcome) {
-        let record = format!("{shard}/{offset}");
+        let record = Name(shard, offset);
         let seen = self.at(shard, offset);
         seen.outcomes.push(outcome);
         let (count, invoked) = (seen.outcomes.len(), seen.invoked);
@@ -193,7 +201,7 @@ impl Oracle {
     /// A report of an entry of somebody else is durable. `stale`: the reporter has lost the partition meanwhile (N6).
     pub fn named(&mut self, shard: i32, offset: i64, outcome: Outcome, by: Token, stale: bool, runs_here: bool) {
         self.names += 1;
-        let record = format!("{shard}/{offset}");
+        let record = Name(shard, offset);
         let carried = self.carried.contains(&(by, shard, offset));
         let seen = self.at(shard, offset);
         seen.named = true;

@@ -11,11 +11,12 @@ use proptest::{collection::vec, prelude::*};
 /// One step of one party. `m`: a process, `p`: a partition; both are taken modulo what there is.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
-    /// Fair progress of everybody without faults.
-    Rounds(u8),
+    /// Fair progress of everybody without faults; calls start, and end only with `work`.
+    Rounds { n: u8, work: bool },
     /// New records become visible.
     Write { p: u8, n: u8 },
-    Turn { m: u8, n: u8, due: bool },
+    /// `late`: the library learns of the group's state in the middle of it.
+    Turn { m: u8, n: u8, due: bool, late: bool },
     Library(u8),
     Coordinator(u8),
     Work { m: u8, k: u8 },
@@ -46,6 +47,8 @@ pub enum Step {
     Resend(u8),
     GhostArrives(u8),
     GhostIsGone(u8),
+    /// The next LeaveGroup of this process does not arrive.
+    LeaveLost(u8),
     /// Another client of the group commits an older offset (K8).
     Rewind(u8),
 }
@@ -76,52 +79,87 @@ impl std::fmt::Debug for Run {
 pub enum Faults {
     None,
     Any,
+    /// Two processes that die, stand still or are thrown out.
+    Zombies,
+    /// Commits and their answers only.
+    Wire,
     /// One process, a foreign client, no keys.
     Rewinds,
 }
 
-fn step(faults: Faults) -> BoxedStrategy<Step> {
+fn calm() -> BoxedStrategy<Step> {
     use Step as S;
-    let (m, k) = (0..3_u8, 0..8_u8);
-    let calm = prop_oneof![
-        6 => (1..6_u8).prop_map(S::Rounds),
+    let (m, k, yes) = (0..3_u8, 0..8_u8, any::<bool>());
+    prop_oneof![
+        6 => (1..6_u8, yes).prop_map(|(n, work)| S::Rounds { n, work }),
         6 => (m.clone(), 1..6_u8).prop_map(|(p, n)| S::Write { p, n }),
-        24 => (m.clone(), 0..6_u8, any::<bool>()).prop_map(|(m, n, due)| S::Turn { m, n, due }),
+        24 => (m.clone(), 0..6_u8, yes, yes).prop_map(|(m, n, due, late)| S::Turn { m, n, due, late }),
         8 => m.clone().prop_map(S::Library),
         4 => k.clone().prop_map(S::Coordinator),
-        16 => (m.clone(), k.clone()).prop_map(|(m, k)| S::Work { m, k }),
+        16 => (m.clone(), k).prop_map(|(m, k)| S::Work { m, k }),
         1 => (1..200_u8).prop_map(S::Time),
         2 => Just(S::Move),
         1 => m.clone().prop_map(S::Stop),
-        1 => m.clone().prop_map(S::Restart),
-    ];
-    let faulty = prop_oneof![
-        3 => m.clone().prop_map(S::Crash),
-        2 => m.clone().prop_map(S::Freeze),
-        3 => m.clone().prop_map(S::Resume),
+        1 => m.prop_map(S::Restart),
+    ]
+    .boxed()
+}
+
+/// Processes that die, stand still or are thrown out.
+fn zombies() -> BoxedStrategy<Step> {
+    use Step as S;
+    let m = 0..3_u8;
+    prop_oneof![
+        2 => m.clone().prop_map(S::Crash),
+        3 => m.clone().prop_map(S::Freeze),
+        4 => m.clone().prop_map(S::Resume),
         4 => m.clone().prop_map(S::Expire),
+        1 => m.clone().prop_map(S::LeaveLost),
+        2 => m.clone().prop_map(S::Restart),
+        1 => m.prop_map(S::Stop),
+    ]
+    .boxed()
+}
+
+/// What a network and a library do to commits.
+fn wire() -> BoxedStrategy<Step> {
+    use Step as S;
+    let (m, k) = (0..3_u8, 0..8_u8);
+    prop_oneof![
         4 => m.clone().prop_map(S::Arrive),
         1 => m.clone().prop_map(S::Defer),
-        1 => m.clone().prop_map(S::Refuse),
+        2 => m.clone().prop_map(S::Refuse),
         2 => m.clone().prop_map(S::AnswerLost),
         3 => m.clone().prop_map(S::Delay),
-        3 => m.clone().prop_map(S::Resend),
+        3 => m.prop_map(S::Resend),
         4 => k.clone().prop_map(S::GhostArrives),
         1 => k.prop_map(S::GhostIsGone),
-        2 => m.clone().prop_map(S::Restart),
-        1 => (m.clone(), 1..4_u8).prop_map(|(p, n)| S::Retention { p, n }),
-    ];
+    ]
+    .boxed()
+}
+
+fn step(faults: Faults) -> BoxedStrategy<Step> {
+    let retention = (0..3_u8, 1..4_u8).prop_map(|(p, n)| Step::Retention { p, n });
     match faults {
-        Faults::None => calm.boxed(),
-        Faults::Any => prop_oneof![3 => calm, 1 => faulty].boxed(),
-        Faults::Rewinds => prop_oneof![16 => calm, 1 => m.prop_map(S::Rewind)].boxed(),
+        Faults::None => calm(),
+        Faults::Any => prop_oneof![60 => calm(), 9 => zombies(), 9 => wire(), 1 => retention].boxed(),
+        Faults::Zombies => prop_oneof![2 => calm(), 1 => zombies()].boxed(),
+        Faults::Wire => prop_oneof![2 => calm(), 1 => wire()].boxed(),
+        Faults::Rewinds => {
+            // A new process remembers nothing: that is the limit, not the rule.
+            let lasting = calm().prop_map(|s| if matches!(s, Step::Stop(_)) { Step::Move } else { s });
+            prop_oneof![16 => lasting, 1 => (0..3_u8).prop_map(Step::Rewind)].boxed()
+        }
     }
 }
 
-/// Runs of `length` steps.
-pub fn runs(faults: Faults, length: usize) -> impl Strategy<Value = Run> {
-    let keys = if faults == Faults::Rewinds { Just(None).boxed() } else { proptest::option::weighted(0.8, 0..3_u8).boxed() };
-    let ids = proptest::option::weighted(if faults == Faults::Rewinds { 0.0 } else { 0.5 }, 0..5_u8);
+/// Runs of at most `length` steps.
+pub fn runs(faults: Faults, length: usize) -> BoxedStrategy<Run> {
+    let keyed = |p: f64, n: u8| proptest::option::weighted(p, 0..n);
+    let (keys, ids) = match faults {
+        Faults::Rewinds => (Just(None).boxed(), Just(None).boxed()),
+        _ => (keyed(0.8, 3).boxed(), keyed(0.5, 5).boxed()),
+    };
     let made = (keys, ids, -20..40_i64).prop_map(|(key, id, step_ms)| Made { key, id, step_ms });
     let shape = (
         prop_oneof![Just(3_usize), Just(16), Just(256)],
@@ -129,10 +167,14 @@ pub fn runs(faults: Faults, length: usize) -> impl Strategy<Value = Run> {
         1..12_usize,
         1..4_usize,
     );
-    let most = if faults == Faults::Rewinds { 1_usize } else { 3 };
-    let steps = vec(step(faults), 1..length);
-    (1_usize..=most, vec(vec(made, 3..14), 1..=3), shape, steps)
+    let (fewest, most) = match faults {
+        Faults::Rewinds => (1_usize, 1_usize),
+        Faults::Zombies => (2, 2),
+        _ => (1, 3),
+    };
+    (fewest..=most, vec(vec(made, 3..14), 1..=3), shape, vec(step(faults), 1..length))
         .prop_map(|(processes, logs, shape, steps)| Run { processes, logs, shape, steps })
+        .boxed()
 }
 
 /// The world and its processes.
@@ -169,13 +211,15 @@ impl Simulation {
         let at = |m: u8| usize::from(m) % count;
         let partition = |p: u8, world: &World| usize::from(p) % world.logs.len();
         match step {
-            S::Rounds(n) => (0..n).for_each(|turn| self.round(usize::from(turn))),
+            S::Rounds { n, work } => (0..n).for_each(|turn| self.round(usize::from(turn), work)),
             S::Write { p, n } => {
                 let p = partition(p, &self.world);
                 let log = &mut self.world.logs[p];
                 log.end = (log.end + i64::from(n)).min(log.len());
             }
-            S::Turn { m, n, due } => self.members[at(m)].turn(&mut self.world, usize::from(n), due),
+            S::Turn { m, n, due, late } => {
+                self.members[at(m)].turn(&mut self.world, usize::from(n), due, late);
+            }
             S::Library(m) => self.members[at(m)].library(&mut self.world),
             S::Coordinator(x) => self.coordinate(usize::from(x)),
             S::Work { m, k } => self.members[at(m)].work(&mut self.world, usize::from(k)),
@@ -209,6 +253,7 @@ impl Simulation {
             S::Expire(m) => self.expire(at(m)),
             S::Freeze(m) => self.fault(at(m), |m, _| m.frozen = true),
             S::Resume(m) => self.members[at(m)].frozen = false,
+            S::LeaveLost(m) => self.fault(at(m), |m, _| m.leave_lost = true),
             S::Arrive(m) => self.members[at(m)].arrive(&mut self.world),
             S::Defer(m) | S::Refuse(m) | S::AnswerLost(m) | S::Delay(m) | S::Resend(m) => {
                 self.fault(at(m), |member, world| member.on_the_wire(world, step));
@@ -264,7 +309,7 @@ impl Simulation {
         self.world.group.advance(i32::try_from(self.world.logs.len()).unwrap_or(0), turn);
     }
 
-    fn round(&mut self, turn: usize) {
+    fn round(&mut self, turn: usize, work: bool) {
         self.coordinate(0);
         for at in 0..self.members.len() {
             let member = &mut self.members[at];
@@ -275,8 +320,10 @@ impl Simulation {
             member.library(&mut self.world);
             member.arrive(&mut self.world);
             member.answer(&mut self.world);
-            member.turn(&mut self.world, 3, true);
-            (0..member.chains.len()).rev().for_each(|k| member.work(&mut self.world, k));
+            member.turn(&mut self.world, 3, work, false);
+            for k in (0..member.chains.len()).rev().filter(|k| work || !member.chains[*k][0].begun).collect::<Vec<_>>() {
+                member.work(&mut self.world, k);
+            }
         }
     }
 
@@ -289,16 +336,12 @@ impl Simulation {
             }
         }
         self.world.ghosts.clear();
-        let live: Vec<Option<u64>> = self.members.iter().map(|m| m.lib.id).collect();
-        let phantom = |id: &u64| !live.contains(&Some(*id));
-        let gone: Vec<u64> = self.world.group.members.keys().copied().filter(phantom).collect();
-        for id in gone {
-            self.world.group.remove(id);
-        }
+        self.members.iter_mut().for_each(|m| m.leave_lost = false);
         self.world.logs.iter_mut().for_each(|l| l.end = l.len());
         for turn in 0..400 {
             self.world.now += 10;
-            self.round(turn);
+            self.expire_phantoms();
+            self.round(turn, true);
             if turn > 20 && self.members.iter().all(Self::quiet) {
                 break;
             }
@@ -309,6 +352,14 @@ impl Simulation {
         for shard in 0..i32::try_from(self.world.logs.len()).unwrap_or(0) {
             let register = self.world.read(shard);
             self.world.oracle.rest(shard, register);
+        }
+    }
+
+    fn expire_phantoms(&mut self) {
+        let used: Vec<u64> = self.members.iter().filter_map(|m| m.lib.id).collect();
+        let phantom = self.world.group.members.keys().find(|id| !used.contains(id)).copied();
+        if let Some(id) = phantom {
+            self.world.group.remove(id);
         }
     }
 
@@ -345,13 +396,5 @@ impl Member {
             }
             _ => {}
         }
-    }
-}
-impl Simulation {
-    pub fn debug(&self) {
-        for m in &self.members {
-            println!("{:?} {:?} {:?} taint {:?} held {} flight {} ", m.lib, m.protocol, m.running, m.taint, m.held, m.flight.is_some());
-        }
-        println!("{:?} {} {:?}", self.world.group.members, self.world.group.generation, self.world.registers);
     }
 }
