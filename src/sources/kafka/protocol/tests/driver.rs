@@ -70,7 +70,8 @@ impl Member {
             return self.answer(world);
         }
         let in_range = self.poll(world, most);
-        if self.lib.lost {
+        let late_loss = self.bug == Bug::GenerationMinusOne && !due;
+        if self.lib.lost && !late_loss {
             return self.lost();
         }
         if self.lib.revoke {
@@ -244,12 +245,12 @@ impl Member {
     fn drain(&mut self, world: &mut World, shards: &[i32], finish: bool) {
         let concerned = |m: &Self| m.chains.iter().position(|c| shards.contains(&c[0].shard));
         while finish && let Some(at) = concerned(self) {
-            self.work(world, at);
+            self.work(world, at, false);
         }
         self.drain_results();
         self.protocol.revoking(shards);
         while let Some(at) = self.chains.iter().position(|c| shards.contains(&c[0].shard) && !c[0].begun) {
-            self.work(world, at);
+            self.work(world, at, false);
         }
         self.drain_results();
         for shard in shards {

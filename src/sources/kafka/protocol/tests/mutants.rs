@@ -31,7 +31,7 @@ macro_rules! mutants {
 }
 
 mutants! {
-    k4_mutant_no_epoch: Any, None, { no_epoch } => ["I7", "I1"];
+    k4_mutant_no_epoch: Any, None, { no_epoch } => ["I7", "I7m", "I1", "I3"];
     n1_mutant_no_carry: Any, None, { no_carry } => ["I6"];
     n2_mutant_report_early: Any, None, { report_early } => ["N2", "I6p"];
     n3_mutant_name_own: Any, None, { name_own } => ["I6p", "N3"];
@@ -39,7 +39,7 @@ mutants! {
     l1_mutant_flush_unparks: None, None, { flush_unparks } => ["L1"];
     k8_mutant_no_guard: Rewinds, None, { no_guard } => ["I1"];
     n1_mutant_early_close: Any, None, { early_close } => ["I6"];
-    n5_mutant_late_flush: Any, None, { late_flush } => ["I7", "I7m"];
+    n5_mutant_late_flush: Any, None, { late_flush } => ["I7", "I7m", "L1"];
     k2_mutant_unknown_is_granted: Any, UnknownIsGranted, {} => ["K0", "I1", "I3", "N3"];
     k1_mutant_retry_same_identity: Any, RetrySameIdentity, {} => ["I7", "I7m"];
     k1_mutant_no_taint_on_resend: Any, NoTaintOnResend, {} => ["I7", "I7m"];

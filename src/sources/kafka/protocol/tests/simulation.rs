@@ -87,70 +87,69 @@ pub enum Faults {
     Rewinds,
 }
 
-fn calm() -> BoxedStrategy<Step> {
-    use Step as S;
-    let (m, k, yes) = (0..3_u8, 0..8_u8, any::<bool>());
-    prop_oneof![
-        6 => (1..6_u8, yes).prop_map(|(n, work)| S::Rounds { n, work }),
-        6 => (m.clone(), 1..6_u8).prop_map(|(p, n)| S::Write { p, n }),
-        24 => (m.clone(), 0..6_u8, yes, yes).prop_map(|(m, n, due, late)| S::Turn { m, n, due, late }),
-        8 => m.clone().prop_map(S::Library),
-        4 => k.clone().prop_map(S::Coordinator),
-        16 => (m.clone(), k).prop_map(|(m, k)| S::Work { m, k }),
-        1 => (1..200_u8).prop_map(S::Time),
-        2 => Just(S::Move),
-        1 => m.clone().prop_map(S::Stop),
-        1 => m.prop_map(S::Restart),
-    ]
-    .boxed()
-}
+/// A step from a process or partition, a number below 8 and two coins.
+type Make = fn(u8, u8, bool, bool) -> Step;
+
+const CALM: [(usize, Make); 10] = [
+    (6, |_, k, work, _| Step::Rounds { n: 1 + 2 * k, work }),
+    (6, |p, k, _, _| Step::Write { p, n: 1 + k % 5 }),
+    (24, |m, n, due, late| Step::Turn { m, n, due, late }),
+    (8, |m, _, _, _| Step::Library(m)),
+    (4, |_, k, _, _| Step::Coordinator(k)),
+    (16, |m, k, _, _| Step::Work { m, k }),
+    (1, |_, k, _, _| Step::Time(10 + 25 * k)),
+    (2, |_, _, _, _| Step::Move),
+    (1, |m, _, _, _| Step::Stop(m)),
+    (1, |m, _, _, _| Step::Restart(m)),
+];
 
 /// Processes that die, stand still or are thrown out.
-fn zombies() -> BoxedStrategy<Step> {
-    use Step as S;
-    let m = 0..3_u8;
-    prop_oneof![
-        2 => m.clone().prop_map(S::Crash),
-        3 => m.clone().prop_map(S::Freeze),
-        4 => m.clone().prop_map(S::Resume),
-        4 => m.clone().prop_map(S::Expire),
-        1 => m.clone().prop_map(S::LeaveLost),
-        2 => m.clone().prop_map(S::Restart),
-        1 => m.prop_map(S::Stop),
-    ]
-    .boxed()
-}
+const ZOMBIES: [(usize, Make); 7] = [
+    (2, |m, _, _, _| Step::Crash(m)),
+    (3, |m, _, _, _| Step::Freeze(m)),
+    (4, |m, _, _, _| Step::Resume(m)),
+    (4, |m, _, _, _| Step::Expire(m)),
+    (1, |m, _, _, _| Step::LeaveLost(m)),
+    (2, |m, _, _, _| Step::Restart(m)),
+    (1, |m, _, _, _| Step::Stop(m)),
+];
 
 /// What a network and a library do to commits.
-fn wire() -> BoxedStrategy<Step> {
-    use Step as S;
-    let (m, k) = (0..3_u8, 0..8_u8);
-    prop_oneof![
-        4 => m.clone().prop_map(S::Arrive),
-        1 => m.clone().prop_map(S::Defer),
-        2 => m.clone().prop_map(S::Refuse),
-        2 => m.clone().prop_map(S::AnswerLost),
-        3 => m.clone().prop_map(S::Delay),
-        3 => m.prop_map(S::Resend),
-        4 => k.clone().prop_map(S::GhostArrives),
-        1 => k.prop_map(S::GhostIsGone),
-    ]
-    .boxed()
+const WIRE: [(usize, Make); 8] = [
+    (4, |m, _, _, _| Step::Arrive(m)),
+    (1, |m, _, _, _| Step::Defer(m)),
+    (2, |m, _, _, _| Step::Refuse(m)),
+    (2, |m, _, _, _| Step::AnswerLost(m)),
+    (3, |m, _, _, _| Step::Delay(m)),
+    (3, |m, _, _, _| Step::Resend(m)),
+    (4, |_, k, _, _| Step::GhostArrives(k)),
+    (1, |_, k, _, _| Step::GhostIsGone(k)),
+];
+
+const RETENTION: [(usize, Make); 1] = [(1, |p, k, _, _| Step::Retention { p, n: 1 + k % 3 })];
+const REWINDS: [(usize, Make); 1] = [(5, |p, _, _, _| Step::Rewind(p))];
+
+fn made(faults: Faults) -> Vec<Make> {
+    let tables: &[&[(usize, Make)]] = match faults {
+        Faults::None => &[&CALM],
+        Faults::Any => &[&CALM, &CALM, &ZOMBIES, &WIRE, &RETENTION],
+        Faults::Zombies => &[&CALM, &ZOMBIES, &ZOMBIES],
+        Faults::Wire => &[&CALM, &WIRE],
+        // A new process remembers nothing: that is the limit, not the rule.
+        Faults::Rewinds => &[&CALM.as_slice()[..8], &REWINDS],
+    };
+    let all = tables.iter().flat_map(|table| table.iter());
+    all.flat_map(|(weight, make)| std::iter::repeat_n(*make, *weight)).collect()
 }
 
-fn step(faults: Faults) -> BoxedStrategy<Step> {
-    let retention = (0..3_u8, 1..4_u8).prop_map(|(p, n)| Step::Retention { p, n });
-    match faults {
-        Faults::None => calm(),
-        Faults::Any => prop_oneof![60 => calm(), 9 => zombies(), 9 => wire(), 1 => retention].boxed(),
-        Faults::Zombies => prop_oneof![2 => calm(), 1 => zombies()].boxed(),
-        Faults::Wire => prop_oneof![2 => calm(), 1 => wire()].boxed(),
-        Faults::Rewinds => {
-            // A new process remembers nothing: that is the limit, not the rule.
-            let lasting = calm().prop_map(|s| if matches!(s, Step::Stop(_)) { Step::Move } else { s });
-            prop_oneof![16 => lasting, 1 => (0..3_u8).prop_map(Step::Rewind)].boxed()
-        }
-    }
+/// One number makes a step: a tree of strategies would take longer than the whole run.
+fn step(faults: Faults) -> impl Strategy<Value = Step> {
+    let made = made(faults);
+    (0..u32::MAX).prop_map(move |x| {
+        let [kind, more, m, k] = x.to_be_bytes();
+        let kind = usize::from(kind) * 256 + usize::from(more);
+        made[kind % made.len()](m % 3, k % 8, k & 16 > 0, k & 32 > 0)
+    })
 }
 
 /// Runs of at most `length` steps.
@@ -211,7 +210,7 @@ impl Simulation {
         let at = |m: u8| usize::from(m) % count;
         let partition = |p: u8, world: &World| usize::from(p) % world.logs.len();
         match step {
-            S::Rounds { n, work } => (0..n).for_each(|turn| self.round(usize::from(turn), work)),
+            S::Rounds { n, work } => (0..n).for_each(|turn| self.round(usize::from(turn), work, true)),
             S::Write { p, n } => {
                 let p = partition(p, &self.world);
                 let log = &mut self.world.logs[p];
@@ -222,7 +221,7 @@ impl Simulation {
             }
             S::Library(m) => self.members[at(m)].library(&mut self.world),
             S::Coordinator(x) => self.coordinate(usize::from(x)),
-            S::Work { m, k } => self.members[at(m)].work(&mut self.world, usize::from(k)),
+            S::Work { m, k } => self.members[at(m)].work(&mut self.world, usize::from(k), k < 6),
             S::Time(ms) => self.world.now += u64::from(ms),
             S::Move if self.world.group.state == State::Stable => self.world.group.prepare(),
             S::Move => {}
@@ -309,8 +308,9 @@ impl Simulation {
         self.world.group.advance(i32::try_from(self.world.logs.len()).unwrap_or(0), turn);
     }
 
-    fn round(&mut self, turn: usize, work: bool) {
-        self.coordinate(0);
+    fn round(&mut self, turn: usize, work: bool, patient: bool) {
+        // Partitions change hands with every generation.
+        self.coordinate(usize::try_from(self.world.group.generation).unwrap_or(0));
         for at in 0..self.members.len() {
             let member = &mut self.members[at];
             if !member.alive && member.stopping && turn > 2 {
@@ -322,7 +322,7 @@ impl Simulation {
             member.answer(&mut self.world);
             member.turn(&mut self.world, 3, work, false);
             for k in (0..member.chains.len()).rev().filter(|k| work || !member.chains[*k][0].begun).collect::<Vec<_>>() {
-                member.work(&mut self.world, k);
+                member.work(&mut self.world, k, patient);
             }
         }
     }
@@ -341,7 +341,7 @@ impl Simulation {
         for turn in 0..400 {
             self.world.now += 10;
             self.expire_phantoms();
-            self.round(turn, true);
+            self.round(turn, true, false);
             if turn > 20 && self.members.iter().all(Self::quiet) {
                 break;
             }
