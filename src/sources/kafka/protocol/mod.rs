@@ -7,6 +7,8 @@
 pub mod plan;
 pub mod shard;
 pub mod takeover;
+#[cfg(test)]
+mod tests;
 
 use super::register::Token;
 use crate::dispatch::Judgement;
@@ -134,6 +136,14 @@ impl<R: Record> Protocol<R> {
         match self.shards.get_mut(&shard) {
             Some(s) if s.is_owned() && s.epoch() <= epoch => s.fetched(record),
             _ => shard::Taken::Dropped,
+        }
+    }
+
+    /// The end of the log was polled in `epoch`, after every record before it: what was not read back by now will not
+    /// come. To be told only after the records of the same poll were taken, or they are dropped as seen before.
+    pub fn read_to_end(&mut self, shard: i32, epoch: u64) {
+        if let Some(s) = self.shards.get_mut(&shard).filter(|s| s.is_owned() && s.epoch() <= epoch) {
+            s.read_up_to(s.position());
         }
     }
 
