@@ -81,6 +81,7 @@ fn call(target: &TargetCell) -> Call {
     Call {
         event: Arc::new(event),
         template: Arc::new(HeaderTemplate::default()),
+        timeout: None,
         target: Arc::clone(target),
         lease: Arc::new(StartLease::new(u64::MAX)),
     }

@@ -2,7 +2,7 @@
 //! state of the process, and never share a thread with event handling.
 
 mod pages;
-mod readiness;
+pub mod readiness;
 
 pub use readiness::{CheckHandle, Readiness};
 

@@ -22,6 +22,8 @@ pub const VERSION: &str = "v1beta1";
 pub const API_VERSION: &str = "kubeless.io/v1beta1";
 /// Namespace of an object that names none.
 pub const DEFAULT_NAMESPACE: &str = "default";
+/// Label by which an EndpointSlice names its Service.
+pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// One thing that is wrong in one resource, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]

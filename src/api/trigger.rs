@@ -80,10 +80,10 @@ pub struct DeliverySpec {
     /// Promise about repeats. `AtMostOnce`: claimed durably before the call, called once or not at all.
     pub mode: DeliveryMode,
     /// Calls of one subscription that may run at once. Default 64.
-    #[schemars(range(min = 1, max = 4096))]
+    #[schemars(range(min = 1, max = 4096), extend("format" = "int32"))]
     pub max_in_flight: u32,
     /// Events of one subscription that may be claimed and not finished: what a crash can leave in doubt. Default 256.
-    #[schemars(range(min = 16, max = 4096))]
+    #[schemars(range(min = 16, max = 4096), extend("format" = "int32"))]
     pub claim_window: u32,
     /// Longest wait for the function's answer, e.g. "30s". Default: the function's timeout plus the margin.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -138,7 +138,7 @@ pub struct DedupSpec {
     #[schemars(regex(pattern = "^[0-9]{1,9}(ms|s|m|h)$"))]
     pub window: String,
     /// Ids remembered at once; when full, the source waits. Default 1000000.
-    #[schemars(range(min = 1000, max = 100_000_000))]
+    #[schemars(range(min = 1000, max = 100_000_000), extend("format" = "int64"))]
     pub max_entries: u64,
     /// What identifies an event that is not a CloudEvent. Default: only CloudEvents (source and id) are recognised.
     #[serde(skip_serializing_if = "Option::is_none")]

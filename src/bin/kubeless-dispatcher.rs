@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         Ok(options) => options,
         Err(error) => return complain(&error, USAGE),
     };
-    if let Err(error) = telemetry::init_logs(&options) {
+    if let Err(error) = telemetry::init(&options) {
         return complain(&error, USAGE);
     }
     let config = match arguments.config.load() {

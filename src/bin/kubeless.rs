@@ -2,11 +2,15 @@
 
 use anyhow::{Context, anyhow};
 use kubeless::{
-    api::{self, kind::TriggerObject},
-    cli::{DevRequest, Publisher, Wiring, run},
+    api,
+    cli::{DevRequest, Message, Publisher, Wiring, run},
     cluster::manifests::{self, Limits, Manifests},
-    local::{self, Broker, DevOptions, child, plan::Plan},
-    sources,
+    config::DispatcherConfig,
+    local::{
+        self, Broker, DevOptions, child,
+        plan::{Plan, TriggerFacts},
+    },
+    sources::{self, Embedded, KINDS, Outgoing, SourceKind},
 };
 use std::{
     ffi::OsString,
@@ -14,20 +18,26 @@ use std::{
     process::ExitCode,
 };
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Partitions of a topic of the embedded broker.
+const LOCAL_SHARDS: i32 = 4;
+
 struct Program;
 
 impl Wiring for Program {
     fn crds(&self) -> anyhow::Result<String> {
-        let own = std::iter::once(api::function::crd as fn() -> _);
-        let all = own.chain(sources::KINDS.iter().map(|kind| kind.trigger().crd));
-        let texts: Vec<String> = all.map(|crd| api::crd_yaml(&crd())).collect::<Result<_, _>>()?;
+        let all =
+            std::iter::once(api::function::crd()).chain(KINDS.iter().map(|kind| (kind.trigger().crd)()));
+        let texts: Vec<String> = all.map(|crd| api::crd_yaml(&crd)).collect::<Result<_, _>>()?;
         Ok(texts.join("---\n"))
     }
 
     fn validate(&self, paths: &[PathBuf]) -> anyhow::Result<(usize, Vec<String>)> {
         let (mut good, mut problems) = (0, Vec::new());
         for path in paths {
-            let read = manifests::load(path, &kinds(), &Limits::default());
+            let read = load(path);
             good += read.functions.len() + read.triggers.len() + read.services.len() + read.slices.len();
             problems.extend(read.problems.iter().map(|problem| format!("{}: {problem}", path.display())));
         }
@@ -35,7 +45,9 @@ impl Wiring for Program {
     }
 
     fn publisher(&self, servers: &str) -> anyhow::Result<Box<dyn Publisher>> {
-        Err(anyhow!("no source of this build can publish to {servers}"))
+        let kind = KINDS.first().context("this build has no source")?;
+        let publisher = kind.publisher(servers).map_err(|error| anyhow!(error))?;
+        Ok(Box::new(SourcePublisher(publisher)))
     }
 
     fn dev(&self, request: DevRequest) -> anyhow::Result<()> {
@@ -52,19 +64,77 @@ impl Wiring for Program {
     }
 }
 
+struct SourcePublisher(Box<dyn sources::Publisher>);
+
+impl Publisher for SourcePublisher {
+    fn publish(&mut self, messages: Vec<Message>) -> anyhow::Result<Vec<String>> {
+        let outgoing: Vec<Outgoing> = messages.into_iter().map(outgoing).collect();
+        self.0.publish(&outgoing).map_err(|error| anyhow!(error))
+    }
+}
+
+/// CloudEvents binary mode; the attributes are there only if the event has an id.
+fn outgoing(message: Message) -> Outgoing {
+    let attributes = message.id.map(|id| {
+        let own = [
+            ("specversion", "1.0".to_owned()),
+            ("id", id),
+            ("source", message.source),
+            ("type", message.kind),
+        ];
+        own.map(|(name, value)| (format!("ce_{name}"), value))
+    });
+    let mut headers: Vec<(String, String)> = attributes.into_iter().flatten().collect();
+    headers.push(("content-type".to_owned(), message.content_type));
+    headers.extend(message.headers);
+    Outgoing { topic: message.topic, key: message.key, headers, data: message.data }
+}
+
 impl local::Ground for Program {
     fn plan(&self, dir: &Path) -> Plan {
-        let read: Manifests = manifests::load(dir, &kinds(), &Limits::default());
-        Plan::of(&read, |_: &TriggerObject| local::plan::TriggerFacts::default())
+        Plan::of(&load(dir), |trigger| {
+            let kind = KINDS.iter().find(|kind| kind.trigger().kind == trigger.kind);
+            let topic = kind.map(|kind| kind.address_of(trigger)).unwrap_or_default();
+            TriggerFacts { topic, embedded: kind.is_some_and(|kind| !kind.names_server(trigger)) }
+        })
     }
 
-    fn start_broker(&self, _: &[String]) -> Result<Box<dyn Broker>, String> {
+    fn start_broker(&self) -> Result<Box<dyn Broker>, String> {
+        for kind in KINDS {
+            if let Some(server) = kind.embed().map_err(|error| error.to_string())? {
+                return Ok(Box::new(LocalBroker { kind: *kind, server }));
+            }
+        }
         Err("no source of this build has one".to_owned())
     }
 }
 
-fn kinds() -> Vec<api::kind::TriggerKind> {
-    sources::KINDS.iter().map(|kind| kind.trigger()).collect()
+struct LocalBroker {
+    kind: &'static dyn SourceKind,
+    server: Box<dyn Embedded>,
+}
+
+impl Broker for LocalBroker {
+    fn address(&self) -> String {
+        self.server.address()
+    }
+
+    fn notice(&self) -> String {
+        self.server.notice().to_owned()
+    }
+
+    fn ensure_topic(&self, topic: &str) -> Result<(), String> {
+        self.server.ensure_topic(topic, LOCAL_SHARDS).map_err(|error| error.to_string())
+    }
+
+    fn point_at(&self, config: &mut DispatcherConfig) {
+        self.kind.point_at(config, &self.server.address());
+    }
+}
+
+fn load(path: &Path) -> Manifests {
+    let kinds: Vec<_> = KINDS.iter().map(|kind| kind.trigger()).collect();
+    manifests::load(path, &kinds, &Limits::default())
 }
 
 fn main() -> ExitCode {

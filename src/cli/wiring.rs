@@ -1,7 +1,6 @@
 //! What commands need from rooms that the command line does not know (sources, local mode): filled in by the
 //! binary. Must never hold logic.
 
-use bytes::Bytes;
 use std::{ffi::OsString, path::PathBuf};
 
 /// One event to publish. How id, source and type are written is the business of the source (CloudEvents, binary
@@ -11,7 +10,7 @@ pub struct Message {
     /// Topic or subject.
     pub topic: String,
     /// Key, for order and partition.
-    pub key: Option<Bytes>,
+    pub key: Option<String>,
     /// CloudEvents `id`.
     pub id: Option<String>,
     /// CloudEvents `source`.
@@ -23,15 +22,13 @@ pub struct Message {
     /// Further headers.
     pub headers: Vec<(String, String)>,
     /// Body; `None` is a tombstone.
-    pub data: Option<Bytes>,
+    pub data: Option<Vec<u8>>,
 }
 
-/// Publishes events. `publish` may queue (in bounds); `finish` returns when all are acknowledged.
+/// Publishes events.
 pub trait Publisher {
-    /// Hands one event over; waits while the queue is full.
-    fn publish(&mut self, message: Message) -> anyhow::Result<()>;
-    /// Waits for every acknowledgement and returns where the events went, in order (`topic/partition/offset`).
-    fn finish(self: Box<Self>) -> anyhow::Result<Vec<String>>;
+    /// Publishes all, waits until they are acknowledged, and returns where each one went (`topic/partition/offset`).
+    fn publish(&mut self, messages: Vec<Message>) -> anyhow::Result<Vec<String>>;
 }
 
 /// What `kubeless dev` was told.

@@ -1,6 +1,6 @@
 //! The flags that a daemon takes and how they become overrides. Must never hold a secret: those come as files.
 
-use super::load::{self, Origin, Override};
+use super::load::{self, Checks, Origin, Override};
 use super::model::DispatcherConfig;
 use crate::telemetry::{LogFormat, LogOptions};
 use clap::Args;
@@ -36,9 +36,11 @@ pub struct ConfigArgs {
 }
 
 impl ConfigArgs {
-    /// The configuration in effect: these flags over the environment over the file over the defaults.
+    /// The configuration in effect: these flags over the environment over the file over the defaults. What is only
+    /// to be shown need not be complete.
     pub fn load(&self) -> Result<DispatcherConfig, load::Error> {
-        load::load(self.config.as_deref(), |name| std::env::var(name).ok(), self.overrides()?)
+        let checks = if self.dump_config { Checks::Types } else { Checks::All };
+        load::load(self.config.as_deref(), |name| std::env::var(name).ok(), self.overrides()?, checks)
     }
 
     /// What to do about logs.

@@ -75,11 +75,21 @@ pub struct Override {
     pub origin: Origin,
 }
 
+/// How much of a configuration must be right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checks {
+    /// Names and types: enough to show it.
+    Types,
+    /// Ranges and required options too: needed to run with it.
+    All,
+}
+
 /// Reads the file (if any), applies `variables` by their names and then `flags` in order, and checks the result.
 pub fn load(
     file: Option<&Path>,
     variables: impl Fn(&str) -> Option<String>,
     flags: Vec<Override>,
+    checks: Checks,
 ) -> Result<DispatcherConfig, Error> {
     let (text, path) = match file {
         None => (String::new(), String::new()),
@@ -104,6 +114,9 @@ pub fn load(
     }
     let config: DispatcherConfig =
         merged.try_into().map_err(|error| one("", file_origin(&path, None), error.to_string()))?;
+    if checks == Checks::Types {
+        return Ok(config);
+    }
     let origin_of = |key: &str| {
         let change = applied.iter().rev().find(|change| change.key == key);
         change.map_or_else(|| in_file(&text, &path, key), |change| change.origin.clone())

@@ -9,6 +9,6 @@ pub mod quantity;
 
 pub use self::{
     args::ConfigArgs,
-    load::{Error, Origin, Override, Problem, dump, keys, load, variable_of},
+    load::{Checks, Error, Origin, Override, Problem, dump, keys, load, variable_of},
     model::{AdminConfig, DispatcherConfig, InvokerConfig, JournalConfig, MemoryConfig, ShutdownConfig},
 };

@@ -9,7 +9,7 @@ use super::{
     pool::Endpoint,
     request,
 };
-use crate::{clock, cluster::target::Target, invoker::Call};
+use crate::{clock, cluster::target::Target, invoker::Call, testkit};
 use bytes::Bytes;
 use futures_util::future::poll_fn;
 use http::{Request, Response, StatusCode};
@@ -76,6 +76,7 @@ pub(super) async fn call(
         connection
     } else {
         let wire = endpoint.dial(run.address, config, deadline.deadline()).await?;
+        testkit::point("after_connect");
         run.stats.opened.set(run.stats.opened.get() + 1);
         Connection::open(wire, config).await?
     };
@@ -133,6 +134,7 @@ impl Connection {
         let head = self.head(request, before, deadline.as_mut()).await;
         run.first_byte_unix_ms = self.wire.first_byte_ms();
         let response = head?;
+        testkit::point("before_response_body");
         let status = response.status();
         let mut body = response.into_body();
         let drained = if body.is_end_stream() {

@@ -99,6 +99,7 @@ impl Wire {
             self.written.set(self.written.get() + n as u64);
             if self.first_byte_ms.get() == 0 {
                 self.first_byte_ms.set(clock::unix_ms());
+                crate::testkit::point("after_first_byte");
             }
         }
         poll

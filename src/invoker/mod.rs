@@ -17,6 +17,7 @@ use crate::{
     cluster::target::{Protocol, TargetCell},
     event::{Event, headers::HeaderTemplate},
     ledger::Outcome,
+    testkit,
 };
 use http::StatusCode;
 use std::{
@@ -164,13 +165,18 @@ impl Invoker {
             sent_unix_ms: 0,
             first_byte_unix_ms: 0,
         };
+        testkit::point("before_connect");
         let timeout = call.timeout.unwrap_or_else(|| call.target.load().call_timeout);
         // One timer for the whole call; it is not registered before something has to be waited for.
         let mut deadline = pin!(sleep_until(run.started + timeout));
         let mut pause = self.config.retry_pause.0.max(SHORTEST_PAUSE);
         loop {
             let error = match self.attempt(&call, &mut run, deadline.as_mut()).await {
-                Ok(status) => return run.answered(status),
+                Ok(status) if status.is_redirection() && testkit::bug("redirect_followed") && run.attempts < 2 => continue,
+                Ok(status) => {
+                    testkit::point("after_response_head");
+                    return run.answered(status);
+                }
                 Err(error) => error,
             };
             tracing::trace!(
@@ -178,7 +184,7 @@ impl Invoker {
                 attempts = run.attempts,
                 "Attempt failed"
             );
-            if error.sent() == SendState::MaybeSent {
+            if error.sent() == SendState::MaybeSent && !testkit::bug("retry_on_reset") {
                 return run.settled(Outcome::Unanswered, None, Some(error.reason()));
             }
             run.sent_unix_ms = 0;

@@ -11,7 +11,7 @@ pub struct Facts<'a> {
     pub dir: &'a Path,
     /// Address of the embedded broker.
     pub broker: Option<&'a str>,
-    /// What the embedded broker is, in its source's words.
+    /// What the embedded broker is and what it does not prove, in its source's words.
     pub broker_is: &'a str,
     /// Address of the dispatcher's admin pages.
     pub admin: &'a str,
@@ -27,11 +27,7 @@ pub fn banner(facts: &Facts<'_>) -> String {
         facts.dir.join(super::layout::FOLDER).display()
     );
     if let Some(address) = facts.broker {
-        text.push_str(&format!("  broker      {address}   embedded: {}\n", facts.broker_is));
-        text.push_str(
-            "              one process that forgets everything on exit: it shows the product, it does not prove \
-             durability,\n              replication or fail-over; name real brokers in the trigger for that\n",
-        );
+        text.push_str(&format!("  broker      {address}\n              {}\n", facts.broker_is));
     }
     for trigger in &facts.plan.triggers {
         text.push_str(&trigger_line(trigger));
@@ -52,23 +48,21 @@ pub fn trigger_line(trigger: &TriggerPlan) -> String {
         [] => "no function yet".to_owned(),
         names => names.join(", "),
     };
-    let servers = trigger.servers.as_ref().map(|servers| format!(" at {servers}")).unwrap_or_default();
-    format!("  trigger     {}: topic {}{servers} -> {functions}\n", trigger.name, trigger.topic)
+    let whose = if trigger.embedded { "" } else { " at its own servers" };
+    format!("  trigger     {}: topic {}{whose} -> {functions}\n", trigger.name, trigger.topic)
 }
 
-/// Lines to copy into another terminal.
-pub fn try_this(facts: &Facts<'_>, tool_exists: impl Fn(&str) -> bool) -> String {
+/// Lines to copy into another terminal; `program` is how this one is called from there.
+pub fn try_this(facts: &Facts<'_>, program: &str, tool_exists: impl Fn(&str) -> bool) -> String {
     let mut text = String::from("\nTry in another terminal:\n");
-    let servers = |trigger: &TriggerPlan| trigger.servers.clone().or_else(|| facts.broker.map(str::to_owned));
-    let first = facts.plan.triggers.iter().find_map(|trigger| Some((&trigger.topic, servers(trigger)?)));
-    if let Some((topic, servers)) = first {
-        let send = format!("  kubeless send {topic} '{{\"id\":42}}' --id order-42 --broker {servers}");
+    if let (Some(topic), Some(servers)) = (facts.plan.embedded_topics().next(), facts.broker) {
+        let send = format!("  {program} send {topic} '{{\"id\":42}}' --id order-42 --broker {servers}");
         text.push_str(&format!("{send}\n{send}   # the same event again: it is not delivered twice\n"));
         if tool_exists("kcat") {
             text.push_str(&format!("  echo '{{\"id\":43}}' | kcat -P -b {servers} -t {topic}\n"));
         }
         let state = facts.dir.join(super::layout::FOLDER).join("state");
-        text.push_str(&format!("  kubeless events get order-42 --state-dir {}\n", state.display()));
+        text.push_str(&format!("  {program} events get order-42 --state-dir {}\n", state.display()));
     }
     text.push_str(&format!("  curl -s http://{}/metrics | grep kubeless_events\n", facts.admin));
     text

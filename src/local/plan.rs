@@ -58,8 +58,8 @@ pub struct TriggerPlan {
     pub topic: String,
     /// Functions it selects.
     pub functions: Vec<String>,
-    /// The brokers it names, if any; none means the embedded one.
-    pub servers: Option<String>,
+    /// Whether it names no servers and so uses the embedded broker.
+    pub embedded: bool,
 }
 
 /// Everything a folder asks for.
@@ -78,8 +78,8 @@ pub struct Plan {
 pub struct TriggerFacts {
     /// Topic or subject it listens to.
     pub topic: String,
-    /// The servers it names, if any.
-    pub servers: Option<String>,
+    /// Whether it names no servers.
+    pub embedded: bool,
 }
 
 impl Plan {
@@ -92,19 +92,26 @@ impl Plan {
         let functions = manifests.functions.values().map(|loaded| function_plan(&loaded.object));
         let triggers = manifests.triggers.values().map(|loaded| {
             let core = &loaded.object.core;
-            let TriggerFacts { topic, servers } = describe(&loaded.object);
+            let TriggerFacts { topic, embedded } = describe(&loaded.object);
             let selected = manifests.functions.iter().filter(|(reference, function)| {
                 reference.namespace == core.reference.namespace
                     && core.selector.matches(&function.object.metadata.labels.clone().unwrap_or_default())
             });
             let functions = selected.map(|(reference, _)| reference.name.to_string()).collect();
-            TriggerPlan { name: Name::from(&core.reference), topic, functions, servers }
+            TriggerPlan { name: Name::from(&core.reference), topic, functions, embedded }
         });
         Self {
             functions: functions.map(|plan| (plan.name.clone(), plan)).collect(),
             triggers: triggers.collect(),
             problems,
         }
+    }
+}
+
+impl Plan {
+    /// Topics that the embedded broker must have.
+    pub fn embedded_topics(&self) -> impl Iterator<Item = &str> {
+        self.triggers.iter().filter(|trigger| trigger.embedded).map(|trigger| trigger.topic.as_str())
     }
 }
 

@@ -14,7 +14,13 @@ use super::{
     tail::Tail,
 };
 use crate::{config::DispatcherConfig, shutdown::Shutdown};
-use std::{collections::BTreeMap, io, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{sync::mpsc, task::JoinHandle, time::interval};
 use tokio_util::sync::CancellationToken;
 
@@ -24,8 +30,8 @@ const EDIT_POLL: Duration = Duration::from_millis(200);
 const JOURNAL_POLL: Duration = Duration::from_millis(50);
 /// Reports of instances that may wait to be read.
 const REPORTS: usize = 64;
-/// Added to the dispatcher's own drain time before it is killed.
-const STOP_MARGIN: Duration = Duration::from_secs(3);
+/// Added to the dispatcher's own drain time before it is killed; its own deadline comes first.
+const STOP_MARGIN: Duration = Duration::from_secs(8);
 
 /// What the command line says.
 #[derive(Clone, Debug)]
@@ -44,18 +50,20 @@ pub struct DevOptions {
 pub trait Broker {
     /// `host:port` for clients.
     fn address(&self) -> String;
-    /// What it is, in a few words, for the banner.
-    fn description(&self) -> String;
-    /// Name and table of `sources` in the dispatcher's configuration that make triggers without servers use it.
-    fn settings(&self) -> (String, toml::Table);
+    /// What it is and what it does not prove, for the banner.
+    fn notice(&self) -> String;
+    /// Makes a topic, if it is not there yet.
+    fn ensure_topic(&self, topic: &str) -> Result<(), String>;
+    /// Makes triggers without servers use it.
+    fn point_at(&self, config: &mut DispatcherConfig);
 }
 
 /// What local mode cannot know by itself: how manifests and sources are read. Wired by the binary.
 pub trait Ground {
     /// Reads the folder. Bad objects are problems of the plan, never errors.
-    fn plan(&self, dir: &std::path::Path) -> Plan;
-    /// Starts the embedded broker with these topics.
-    fn start_broker(&self, topics: &[String]) -> Result<Box<dyn Broker>, String>;
+    fn plan(&self, dir: &Path) -> Plan;
+    /// Starts the embedded broker.
+    fn start_broker(&self) -> Result<Box<dyn Broker>, String>;
 }
 
 /// Why a local session could not start or go on.
@@ -87,7 +95,7 @@ pub fn run(options: DevOptions, ground: &dyn Ground) -> Result<(), Error> {
         let shutdown = Shutdown::new();
         let signals = shutdown.listen(None).map_err(|source| io_error("listening for signals", source))?;
         let signals = tokio::spawn(signals);
-        let ended = Session::start(options, ground).await?.until_stopped(&shutdown).await;
+        let ended = Session::start(options, ground)?.until_stopped(&shutdown).await;
         shutdown.abort_now();
         let _ = signals.await;
         ended
@@ -109,7 +117,7 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    async fn start(options: DevOptions, ground: &'a dyn Ground) -> Result<Self, Error> {
+    fn start(options: DevOptions, ground: &'a dyn Ground) -> Result<Self, Error> {
         let shown = options.dir.display().to_string();
         let layout = Layout::prepare(&options.dir).map_err(|source| io_error(&shown, source))?;
         let plan = ground.plan(&layout.dir);
@@ -117,7 +125,7 @@ impl<'a> Session<'a> {
         let admin = free_address().map_err(|source| io_error("looking for a free port", source))?;
         let grace = write_config(&layout, broker.as_deref(), &admin)?;
         let (sender, reports) = mpsc::channel(REPORTS);
-        let spawner = Spawner { kubeless: Some(options.kubeless) };
+        let spawner = Spawner { kubeless: Some(options.kubeless.clone()) };
         let endpoints = Endpoints::new(layout.endpoints()).map_err(|source| io_error(&shown, source))?;
         let own = instance::Ground {
             layout: layout.clone(),
@@ -125,8 +133,7 @@ impl<'a> Session<'a> {
             python: tokio::sync::Mutex::new(false),
             reports: sender,
         };
-        let address = broker.as_ref().map(|broker| broker.address());
-        announce(&layout, &plan, address.as_deref(), broker.as_deref(), &admin)?;
+        announce(&layout, &plan, broker.as_deref(), &admin, &options.kubeless)?;
         let mut functions = Functions::new(Arc::new(own), endpoints);
         functions.apply(&plan.functions).map_err(|source| io_error(&shown, source))?;
         let tail = Tail::from_end(layout.journal());
@@ -218,9 +225,17 @@ impl<'a> Session<'a> {
         let plan = self.ground.plan(&self.layout.dir);
         for trigger in plan.triggers.iter().filter(|trigger| !self.plan.triggers.contains(trigger)) {
             say(super::banner::trigger_line(trigger).trim_end());
-            if trigger.servers.is_none() && self.broker.is_none() {
-                say("  trigger     needs the embedded broker: start kubeless dev again");
+        }
+        match &self.broker {
+            Some(broker) => {
+                for problem in plan.embedded_topics().filter_map(|topic| broker.ensure_topic(topic).err()) {
+                    say(&format!("  broker      {problem}"));
+                }
             }
+            None if plan.embedded_topics().next().is_some() => {
+                say("  broker      a trigger now needs the embedded one: start kubeless dev again");
+            }
+            None => {}
         }
         for problem in plan.problems.iter().filter(|problem| !self.plan.problems.contains(problem)) {
             say(&format!("  skipped     {problem}"));
@@ -231,18 +246,14 @@ impl<'a> Session<'a> {
     }
 }
 
-/// The embedded broker, if a trigger names no servers.
+/// The embedded broker with its topics, if a trigger names no servers.
 fn start_broker(ground: &dyn Ground, plan: &Plan) -> Result<Option<Box<dyn Broker>>, Error> {
-    let topics: Vec<String> = plan
-        .triggers
-        .iter()
-        .filter(|trigger| trigger.servers.is_none())
-        .map(|trigger| trigger.topic.clone())
-        .collect();
-    if topics.is_empty() {
+    if plan.embedded_topics().next().is_none() {
         return Ok(None);
     }
-    ground.start_broker(&topics).map(Some).map_err(Error::Broker)
+    let broker = ground.start_broker().map_err(Error::Broker)?;
+    plan.embedded_topics().try_for_each(|topic| broker.ensure_topic(topic)).map_err(Error::Broker)?;
+    Ok(Some(broker))
 }
 
 /// Writes the dispatcher's configuration; returns how long it may drain.
@@ -250,12 +261,11 @@ fn write_config(layout: &Layout, broker: Option<&dyn Broker>, admin: &str) -> Re
     let mut config = DispatcherConfig {
         manifests: vec![layout.dir.clone(), layout.endpoints()],
         state_dir: layout.state(),
-        sources: BTreeMap::new(),
         ..DispatcherConfig::default()
     };
     config.admin.listen = admin.parse().map_err(|error| Error::Config(format!("{admin}: {error}")))?;
-    if let Some((name, table)) = broker.map(Broker::settings) {
-        config.sources.insert(name, table);
+    if let Some(broker) = broker {
+        broker.point_at(&mut config);
     }
     let text =
         format!("# Written by kubeless dev at each start; edits are lost.\n{}", crate::config::dump(&config));
@@ -268,14 +278,17 @@ fn write_config(layout: &Layout, broker: Option<&dyn Broker>, admin: &str) -> Re
 fn announce(
     layout: &Layout,
     plan: &Plan,
-    address: Option<&str>,
     broker: Option<&dyn Broker>,
     admin: &str,
+    kubeless: &Path,
 ) -> Result<(), Error> {
-    let broker_is = broker.map(Broker::description).unwrap_or_default();
-    let facts = Facts { dir: &layout.dir, broker: address, broker_is: &broker_is, admin, plan };
-    say(&banner(&facts));
-    say(&try_this(&facts, on_path));
+    let address = broker.map(Broker::address);
+    let broker_is = broker.map(Broker::notice).unwrap_or_default();
+    // What it prints can be copied, wherever the program lives.
+    let program = if on_path("kubeless") { "kubeless".to_owned() } else { kubeless.display().to_string() };
+    let facts = Facts { dir: &layout.dir, broker: address.as_deref(), broker_is: &broker_is, admin, plan };
+    say(banner(&facts).trim_end());
+    say(&try_this(&facts, &program, on_path));
     let session = serde_json::json!({ "pid": std::process::id(), "broker": address, "admin": admin });
     let path = layout.session();
     write_whole(&path, format!("{session}\n").as_bytes())

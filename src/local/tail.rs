@@ -71,8 +71,8 @@ mod tests {
         std::fs::write(&path, format!("{}\n", line("old"))).unwrap();
         let mut tail = Tail::from_end(folder.path().to_owned());
         let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
-        let (start, end) = line("new").split_at(20).into();
-        let (start, end) = (start.to_owned(), end.to_owned());
+        let new = line("new");
+        let (start, end) = new.split_at(20);
         file.write_all(start.as_bytes()).unwrap();
         assert!(tail.poll().is_empty());
         file.write_all(format!("{end}\n").as_bytes()).unwrap();

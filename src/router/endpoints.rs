@@ -18,12 +18,9 @@ use crate::{
     cluster::target::{ObjectRef, Protocol, Target},
 };
 
-/// Label by which an EndpointSlice names its Service.
-pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
-
 /// The Service that a slice belongs to.
 pub fn service_of(slice: &EndpointSlice) -> Option<ObjectRef> {
-    let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME)?;
+    let name = slice.metadata.labels.as_ref()?.get(api::SERVICE_NAME)?;
     Some(ObjectRef::new(api::reference(&slice.metadata).namespace, name.as_str()))
 }
 

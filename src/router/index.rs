@@ -1,4 +1,4 @@
-//! [`Index`]: triggers, Functions, Services and EndpointSlices in, [`RouteTable`] out. Pure state, one owner.
+//! [`Index`]: triggers, Functions, Services and EndpointSlices in, [`super::table::RouteTable`] out. Pure state, one owner.
 //! Must never look at every object because one changed.
 //!
 //! Two inverted indices make that so: a trigger whose selector requires a label pair is filed under that pair,

@@ -9,7 +9,7 @@ mod registry;
 
 pub use self::{
     handles::{ProcessMetrics, SubscriptionMetrics},
-    logging::{Error as LogError, LogFormat, LogOptions, init as init_logs},
+    logging::{Error as LogError, LogFormat, LogOptions, init},
     registry::{AlreadyInstalled, Registry},
 };
 pub use ::metrics::{Counter, Gauge, Histogram};

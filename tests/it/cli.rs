@@ -23,13 +23,10 @@ struct Recorder {
 struct Recording(Rc<RefCell<Vec<Message>>>);
 
 impl Publisher for Recording {
-    fn publish(&mut self, message: Message) -> anyhow::Result<()> {
-        self.0.borrow_mut().push(message);
-        Ok(())
-    }
-
-    fn finish(self: Box<Self>) -> anyhow::Result<Vec<String>> {
-        Ok((0..self.0.borrow().len()).map(|offset| format!("t/0/{offset}")).collect())
+    fn publish(&mut self, messages: Vec<Message>) -> anyhow::Result<Vec<String>> {
+        let positions = (0..messages.len()).map(|offset| format!("t/0/{offset}")).collect();
+        self.0.borrow_mut().extend(messages);
+        Ok(positions)
     }
 }
 
@@ -96,10 +93,17 @@ fn one_event() {
     assert_eq!(sent.len(), 1);
     assert_eq!(sent[0].topic, "orders");
     assert_eq!(sent[0].id.as_deref(), Some("o-42"));
-    assert_eq!(sent[0].key.as_deref(), Some(b"k".as_slice()));
+    assert_eq!(sent[0].key.as_deref(), Some("k"));
     assert_eq!(sent[0].headers, [("a".to_owned(), "b=c".to_owned())]);
     assert_eq!(sent[0].content_type, "application/json");
     assert_eq!(sent[0].data.as_deref(), Some(b"{\"id\":42}".as_slice()));
+}
+
+#[test]
+fn a_repeat_of_an_id_goes_where_the_first_went() {
+    let recorder = Recorder::default();
+    assert_eq!(cli(&recorder, &["send", "orders", "--id", "o-42", "--broker", "h:1"]), Exit::Ok);
+    assert_eq!(recorder.sent.borrow()[0].key.as_deref(), Some("o-42"));
 }
 
 #[test]
@@ -112,6 +116,8 @@ fn a_file_is_one_event_a_line_with_ids_from_a_member() {
     assert_eq!(cli(&recorder, &arguments), Exit::Ok);
     let ids: Vec<_> = recorder.sent.borrow().iter().map(|message| message.id.clone()).collect();
     assert_eq!(ids, [Some("1".to_owned()), Some("2".to_owned())]);
+    let keys: Vec<_> = recorder.sent.borrow().iter().map(|message| message.key.clone()).collect();
+    assert_eq!(keys, [Some("x".to_owned()), Some("y".to_owned())]);
     let missing = ["send", "t", "--file", path, "--id-from", "z", "--broker", "h:1"];
     assert_eq!(cli(&recorder, &missing), Exit::Failed);
 }
@@ -134,7 +140,12 @@ fn journal(state: &Path) {
     };
     let early = "2026-01-01T00:00:00Z";
     let text = [
-        line(early, "a", 1, "\"outcome\":\"delivered\",\"status\":200,\"endpoint\":\"127.0.0.1:1\",\"took_us\":1500"),
+        line(
+            early,
+            "a",
+            1,
+            "\"outcome\":\"delivered\",\"status\":200,\"endpoint\":\"127.0.0.1:1\",\"took_us\":1500",
+        ),
         line(early, "b", 2, "\"outcome\":\"in_doubt\""),
         line(early, "c", 3, "\"outcome\":\"in_doubt\""),
         line("2026-01-02T00:00:00Z", "c", 3, "\"outcome\":\"failed\",\"status\":500"),
@@ -172,7 +183,9 @@ fn events_from_the_journal() {
     assert!(text.starts_with("ENDED") && text.lines().count() == 2 && text.contains("failed"), "{text}");
     let (code, text) = events(state.path(), &["get", "a"]);
     assert_eq!(code, 0);
-    for part in ["Position    t/0/1", "Outcome     delivered", "Sent to     127.0.0.1:1", "Took        1.5 ms"] {
+    for part in
+        ["Position    t/0/1", "Outcome     delivered", "Sent to     127.0.0.1:1", "Took        1.5 ms"]
+    {
         assert!(text.contains(part), "{part} missing in\n{text}");
     }
     assert_eq!(events(state.path(), &["get", "t/0/3"]).0, 0);

@@ -1,7 +1,7 @@
 //! Configuration: defaults, precedence, and errors that name key, place, range and fix.
 #![allow(clippy::unwrap_used, reason = "a failed step of a test is a panic")]
 
-use kubeless::config::{DispatcherConfig, Error, Origin, Override, dump, keys, load, variable_of};
+use kubeless::config::{Checks, DispatcherConfig, Error, Origin, Override, dump, keys, load, variable_of};
 use std::{collections::BTreeMap, io::Write, time::Duration};
 
 const SHIPPED: &str = include_str!("../../config/dispatcher.toml");
@@ -16,7 +16,12 @@ fn read(file: &str, variables: &[(&str, &str)], flags: &[(&str, &str)]) -> Resul
         value: (*value).to_owned(),
         origin: Origin::Flag("--set".to_owned()),
     };
-    load(Some(temporary.path()), |name| variables.get(name).cloned(), flags.iter().map(flag).collect())
+    load(
+        Some(temporary.path()),
+        |name| variables.get(name).cloned(),
+        flags.iter().map(flag).collect(),
+        Checks::All,
+    )
 }
 
 fn error(file: &str, variables: &[(&str, &str)], flags: &[(&str, &str)]) -> String {
@@ -114,6 +119,13 @@ fn all_problems_are_told_at_once() {
 #[test]
 fn a_file_that_cannot_be_read_is_named() {
     let missing = std::path::Path::new("/nonexistent/dispatcher.toml");
-    let text = load(Some(missing), |_| None, Vec::new()).unwrap_err().to_string();
+    let text = load(Some(missing), |_| None, Vec::new(), Checks::All).unwrap_err().to_string();
     assert!(text.contains("/nonexistent/dispatcher.toml: cannot be read"), "{text}");
+}
+
+#[test]
+fn what_is_only_shown_need_not_be_complete() {
+    let shown = load(None, |_| None, Vec::new(), Checks::Types).unwrap();
+    assert_eq!(shown, DispatcherConfig::default());
+    assert!(load(None, |_| None, Vec::new(), Checks::All).is_err());
 }

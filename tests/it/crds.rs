@@ -1,12 +1,14 @@
 //! The CRD files under `deploy/crds` are what the Rust types say.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic")]
+
 use kubeless::{api, sources};
 use std::{fs, path::Path};
 
 fn all() -> Vec<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition>
 {
     let mut all = vec![api::function::crd()];
-    all.extend(sources::KINDS.iter().map(|kind| (kind.crd)()));
+    all.extend(sources::KINDS.iter().map(|kind| (kind.trigger().crd)()));
     all
 }
 

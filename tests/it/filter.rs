@@ -1,5 +1,7 @@
 //! Filters: dialects of CloudEvents subscriptions, what they match and how faults are told.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic")]
+
 use http::header::{HeaderName, HeaderValue};
 use kubeless::{
     api::filter::{FilterSpec, compile},

@@ -1,11 +1,10 @@
 //! `kubeless send TOPIC`: publishes events. Must never say that an event was sent before the broker has said so.
 
 use crate::cli::{
-    Exit, Message, UsageError, Wiring,
+    Exit, Message, Publisher, UsageError, Wiring,
     output::{self, talk},
 };
 use anyhow::Context;
-use bytes::Bytes;
 use std::{
     fs::File,
     io::{self, BufRead, BufReader, Read, Write},
@@ -15,6 +14,9 @@ use std::{
 /// CloudEvents attributes of events that say none.
 const DEFAULT_SOURCE: &str = "/kubeless/send";
 const DEFAULT_TYPE: &str = "dev.kubeless.send";
+
+/// Lines of a file that are published together and acknowledged before more are read.
+const BATCH: usize = 1000;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -35,7 +37,8 @@ pub struct Args {
     /// With --file: the member of each JSON line that is the id.
     #[arg(long, value_name = "MEMBER", requires = "file")]
     id_from: Option<String>,
-    /// Key: events of one key keep their order.
+    /// Key: events of one key keep their order and meet in one partition. Default: the id, so that a repeat meets the
+    /// event it repeats (ids are remembered for each partition).
     #[arg(long)]
     key: Option<String>,
     /// With --file: the member of each JSON line that is the key.
@@ -63,43 +66,58 @@ pub fn run(args: &Args, wiring: &dyn Wiring) -> anyhow::Result<Exit> {
     let headers = args.headers.iter().map(|text| header(text)).collect::<Result<Vec<_>, _>>()?;
     let servers = servers(args.broker.as_deref())?;
     let mut publisher = wiring.publisher(&servers)?;
-    match &args.file {
-        None => publisher.publish(single(args, headers)?)?,
-        Some(path) => {
-            for (number, line) in lines(path)?.enumerate() {
-                let line = line.with_context(|| path.display().to_string())?;
-                if !line.trim().is_empty() {
-                    let message = of_line(args, &headers, line)
-                        .with_context(|| format!("{}:{}", path.display(), number + 1))?;
-                    publisher.publish(message)?;
-                }
-            }
+    let sent = match &args.file {
+        None => {
+            let positions = publisher.publish(vec![single(args, headers)?])?;
+            let mut out = output::stdout();
+            positions.iter().try_for_each(|position| writeln!(out, "{position}"))?;
+            positions.len()
+        }
+        Some(path) => of_file(args, path, &headers, publisher.as_mut())?,
+    };
+    talk(&format!("{sent} sent to {} at {servers}", args.topic));
+    Ok(Exit::Ok)
+}
+
+/// Publishes a file line by line, a bounded number at a time; returns how many.
+fn of_file(
+    args: &Args,
+    path: &Path,
+    headers: &[(String, String)],
+    publisher: &mut dyn Publisher,
+) -> anyhow::Result<usize> {
+    let (mut waiting, mut sent) = (Vec::new(), 0);
+    for (number, line) in lines(path)?.enumerate() {
+        let line = line.with_context(|| path.display().to_string())?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let at = || format!("{}:{}", path.display(), number + 1);
+        waiting.push(of_line(args, headers, line).with_context(at)?);
+        if waiting.len() == BATCH {
+            sent += publisher.publish(std::mem::take(&mut waiting))?.len();
         }
     }
-    let positions = publisher.finish()?;
-    let mut out = output::stdout();
-    if args.file.is_none() {
-        positions.iter().try_for_each(|position| writeln!(out, "{position}"))?;
+    if !waiting.is_empty() {
+        sent += publisher.publish(waiting)?.len();
     }
-    talk(&format!("{} sent to {} at {servers}", positions.len(), args.topic));
-    Ok(Exit::Ok)
+    Ok(sent)
 }
 
 fn single(args: &Args, headers: Vec<(String, String)>) -> anyhow::Result<Message> {
     let data = match args.data.as_deref().or(args.data_flag.as_deref()) {
-        None => Bytes::new(),
+        None => Vec::new(),
         Some("@-") => {
             let mut body = Vec::new();
             io::stdin().read_to_end(&mut body)?;
-            body.into()
+            body
         }
         Some(text) => match text.strip_prefix('@') {
-            Some(path) => std::fs::read(path).with_context(|| path.to_owned())?.into(),
-            None => Bytes::copy_from_slice(text.as_bytes()),
+            Some(path) => std::fs::read(path).with_context(|| path.to_owned())?,
+            None => text.as_bytes().to_vec(),
         },
     };
-    let key = args.key.as_ref().map(|key| Bytes::copy_from_slice(key.as_bytes()));
-    Ok(message(args, headers, args.id.clone(), key, data))
+    Ok(message(args, headers, args.id.clone(), args.key.clone(), data))
 }
 
 fn of_line(args: &Args, headers: &[(String, String)], line: String) -> anyhow::Result<Message> {
@@ -113,20 +131,20 @@ fn of_line(args: &Args, headers: &[(String, String)], line: String) -> anyhow::R
         }
     };
     let id = member(&args.id_from)?;
-    let key = member(&args.key_from)?.or_else(|| args.key.clone()).map(Bytes::from);
-    Ok(message(args, headers.to_vec(), id, key, Bytes::from(line)))
+    let key = member(&args.key_from)?.or_else(|| args.key.clone());
+    Ok(message(args, headers.to_vec(), id, key, line.into_bytes()))
 }
 
 fn message(
     args: &Args,
     headers: Vec<(String, String)>,
     id: Option<String>,
-    key: Option<Bytes>,
-    data: Bytes,
+    key: Option<String>,
+    data: Vec<u8>,
 ) -> Message {
     Message {
         topic: args.topic.clone(),
-        key,
+        key: key.or_else(|| id.clone()),
         id,
         source: args.source.clone(),
         kind: args.kind.clone(),

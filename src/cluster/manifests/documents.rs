@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     api::{
-        API_VERSION, DEFAULT_NAMESPACE, GROUP, Violation,
+        API_VERSION, DEFAULT_NAMESPACE, GROUP, SERVICE_NAME, Violation,
         function::{self, Function},
         kind::{TriggerKind, TriggerObject},
         schema, selector,
@@ -130,7 +130,9 @@ impl<'a> Reader<'a> {
             }
             Ok(decoded) => Some(decoded),
             Err(more) => {
-                violations.extend(more);
+                // A fault without a place only repeats, in the deserializer's words, what metadata already said.
+                let told = !violations.is_empty();
+                violations.extend(more.into_iter().filter(|fault| !told || !fault.path.is_empty()));
                 None
             }
         };
@@ -151,7 +153,9 @@ impl<'a> Reader<'a> {
         match (api_version, kind) {
             ("v1", "Service") => return typed(node).map(|object| Decoded::Service(Box::new(object))),
             ("discovery.k8s.io/v1", "EndpointSlice") => {
-                return typed(node).map(|object| Decoded::Slice(Box::new(object)));
+                let slice = typed(node)?;
+                let faults = check_slice(&slice);
+                return if faults.is_empty() { Ok(Decoded::Slice(Box::new(slice))) } else { Err(faults) };
             }
             _ => {}
         }
@@ -222,6 +226,48 @@ fn typed<T: serde::de::DeserializeOwned>(node: &Node) -> Result<T, Vec<Violation
     serde_json::from_value(node.to_value()).map_err(|error| {
         vec![Violation::new("", error.to_string(), "compare with the Kubernetes API reference")]
     })
+}
+
+/// What an API server would refuse, and what would make the slice belong to no function.
+fn check_slice(slice: &EndpointSlice) -> Vec<Violation> {
+    let mut faults = Vec::new();
+    let labels = slice.metadata.labels.as_ref();
+    if !labels.is_some_and(|labels| labels.contains_key(SERVICE_NAME)) {
+        let what = format!("label {SERVICE_NAME} is missing");
+        faults.push(Violation::new(
+            "/metadata/labels",
+            what,
+            format!("add {SERVICE_NAME}: <name of the function>"),
+        ));
+    }
+    for (index, port) in slice.ports.iter().flatten().enumerate() {
+        if let Some(number) = port.port.filter(|number| !(1..=65_535).contains(number)) {
+            let path = format!("/ports/{index}/port");
+            faults.push(Violation::new(
+                path,
+                format!("{number} is not a port"),
+                "write a number from 1 to 65535",
+            ));
+        }
+    }
+    if slice.address_type == "FQDN" {
+        faults.push(Violation::new("/addressType", "names are not looked up", "use IPv4 or IPv6 addresses"));
+        return faults;
+    }
+    for (index, endpoint) in slice.endpoints.iter().enumerate() {
+        for (place, text) in endpoint.addresses.iter().enumerate() {
+            if text.parse::<std::net::IpAddr>().is_err() {
+                let path = format!("/endpoints/{index}/addresses/{place}");
+                let what = format!("{text:?} is not an IP address");
+                faults.push(Violation::new(
+                    path,
+                    what,
+                    "write for example 127.0.0.1; the port goes under ports",
+                ));
+            }
+        }
+    }
+    faults
 }
 
 fn fingerprint(node: &Node) -> u128 {

@@ -122,10 +122,28 @@ pub struct Manifests {
     pub ignored: Vec<Ignored>,
 }
 
+/// Stack of the reading thread: the deepest document that the budget lets through needs about 2 MiB unoptimised,
+/// which is all that a worker thread has.
+const STACK_BYTES: usize = 16 * 1024 * 1024;
+
 /// Reads `dir` and its subfolders. Blocking. Never fails: an unreadable folder is a [`Problem`].
 ///
 /// `kinds` are the trigger kinds to read beside Function, Service and EndpointSlice.
 pub fn load(dir: &Path, kinds: &[TriggerKind], limits: &Limits) -> Manifests {
+    let read = std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().name("manifest-load".to_owned()).stack_size(STACK_BYTES);
+        let thread = builder.spawn_scoped(scope, || load_here(dir, kinds, limits)).ok()?;
+        thread.join().ok()
+    });
+    read.unwrap_or_else(|| {
+        let what = "the folder could not be read: the reading thread did not start or broke off".to_owned();
+        let fix = "check the limit of threads; if it persists, report the folder's content".to_owned();
+        let problem = Problem { file: "".into(), line: 0, column: 0, what, fix };
+        Manifests { problems: vec![problem], ..Manifests::default() }
+    })
+}
+
+fn load_here(dir: &Path, kinds: &[TriggerKind], limits: &Limits) -> Manifests {
     let mut reader = documents::Reader::new(kinds, limits);
     let mut left = limits.max_total_bytes;
     let (files, problems) = walk::files(dir, limits);

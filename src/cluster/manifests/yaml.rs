@@ -89,8 +89,11 @@ pub fn parse(text: &str) -> Result<Node, SyntaxError> {
     options.strict_booleans = true;
     serde_saphyr::from_str_with_options::<Node>(text, options).map_err(|error| {
         let at = error.location().map_or((0, 0), |location| (location.line(), location.column()));
-        let what = error.without_snippet().to_string();
-        let line = what.lines().find(|line| !line.trim().is_empty()).unwrap_or("malformed YAML");
+        let words = error.without_snippet().to_string();
+        let line = words.lines().find(|line| !line.trim().is_empty()).unwrap_or("malformed YAML");
+        // Advice for callers of the parser and positions that count from the document's own start help nobody here.
+        let line =
+            [", set ", " at line "].iter().fold(line, |line, end| line.split(end).next().unwrap_or(line));
         SyntaxError { at, what: format!("not valid YAML: {}", line.trim()) }
     })
 }

@@ -232,7 +232,10 @@ impl PollingThread {
 
     fn leave(&self, engine: &mut Engine, context: &Context, problem: Option<Left>) -> Option<Left> {
         match self.orders.try_recv() {
-            Ok(Order::Stop(deadline)) => engine.stopping = Some(deadline),
+            Ok(Order::Stop(deadline)) => {
+                testkit::point("shutdown_drain");
+                engine.stopping = Some(deadline);
+            }
             Err(mpsc::TryRecvError::Disconnected) => {
                 engine.stopping.get_or_insert_with(Instant::now);
             }

@@ -77,7 +77,7 @@ impl Engine {
         Self {
             topic,
             options,
-            protocol: Protocol::new(token, limits),
+            protocol: protocol(token, limits),
             subscription,
             recorder,
             pace: Pace::default(),
@@ -205,4 +205,16 @@ impl Engine {
         self.received(count);
         self.end_unread(&position, Outcome::Missed, reason, count);
     }
+}
+
+#[cfg(not(feature = "testkit"))]
+fn protocol(token: Token, limits: Limits) -> Protocol<Item> {
+    Protocol::new(token, limits)
+}
+
+#[cfg(feature = "testkit")]
+fn protocol(token: Token, limits: Limits) -> Protocol<Item> {
+    let no_epoch = crate::testkit::bug("no_epoch_check");
+    let mutations = super::protocol::Mutations { no_epoch, ..Default::default() };
+    Protocol::new(token, limits).with_mutations(mutations)
 }

@@ -33,20 +33,12 @@ const TOPIC_FIX: &str = "write 1 to 249 of a-z, A-Z, 0-9, '.', '_', '-', and nei
     shortname = "kt",
     category = "kubeless",
     doc = "Records of a Kafka topic, one call per record and selected function.",
-    printcolumn(name = "Topic", type_ = "string", json_path = ".spec.topic"),
-    printcolumn(name = "Selector", type_ = "string", json_path = ".spec.functionSelector.matchLabels"),
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
-    ),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
-    ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Paused", type_ = "boolean", json_path = ".spec.paused", priority = 1)
+    printcolumn = r#"{"name": "Topic", "type": "string", "jsonPath": ".spec.topic"}"#,
+    printcolumn = r#"{"name": "Selector", "type": "string", "jsonPath": ".spec.functionSelector.matchLabels"}"#,
+    printcolumn = r#"{"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].reason"}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
+    printcolumn = r#"{"name": "Paused", "type": "boolean", "jsonPath": ".spec.paused", "priority": 1}"#
 )]
 #[x_kube(
     validation = ("self.topic != '.' && self.topic != '..'", "a topic cannot be called . or .."),

@@ -68,6 +68,7 @@ pub(super) fn call_of(event: Event, target: &TargetCell, lease: &Arc<StartLease>
         event: Arc::new(event),
         template: Arc::new(HeaderTemplate::default()),
         target: Arc::clone(target),
+        timeout: None,
         lease: Arc::clone(lease),
     };
     let (mut granted, _) = claim(vec![call], |batch| vec![Answer::Granted; batch.len()]);

@@ -224,7 +224,7 @@ impl<R: Record> Protocol<R> {
     pub fn revoked(&mut self, shards: &[i32], flushed: bool) {
         for n in shards {
             if let Some(s) = self.shards.get_mut(n) {
-                s.release(flushed);
+                s.release(flushed, self.mutations.no_epoch);
             }
         }
     }
@@ -234,7 +234,7 @@ impl<R: Record> Protocol<R> {
         self.next_epoch();
         for s in self.shards.values_mut().filter(|s| s.is_owned()) {
             s.stop_starting();
-            s.release(false);
+            s.release(false, self.mutations.no_epoch);
         }
     }
 }
