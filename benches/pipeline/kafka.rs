@@ -61,7 +61,10 @@ pub fn drain(bootstrap: &str, topic: &str, partitions: usize, rate: f64, seconds
     config.set("bootstrap.servers", bootstrap).set("group.id", "drain").set("enable.auto.commit", "false");
     // As the product's consumer has them.
     config.set("enable.partition.eof", "true").set("queued.max.messages.kbytes", "8192");
-    config.set("fetch.message.max.bytes", "1048576").set("fetch.wait.max.ms", "100").set("check.crcs", "true");
+    config
+        .set("fetch.message.max.bytes", "1048576")
+        .set("fetch.wait.max.ms", "100")
+        .set("check.crcs", "true");
     let consumer: BaseConsumer = config.create().expect("a valid configuration");
     assign(&consumer, topic, partitions);
     while !matches!(consumer.poll(Duration::from_secs(1)), Some(Ok(_))) {}

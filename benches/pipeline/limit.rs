@@ -42,7 +42,9 @@ pub fn script(head: &str, to: &Path) {
     text.push_str("done = function(summary, latency, requests)\n");
     text.push_str("  io.write(string.format(\"requests=%d\\nduration_us=%d\\n\", summary.requests, summary.duration))\n");
     text.push_str("  local e = summary.errors\n");
-    text.push_str("  io.write(string.format(\"errors=%d\\n\", e.connect + e.read + e.write + e.status + e.timeout))\n");
+    text.push_str(
+        "  io.write(string.format(\"errors=%d\\n\", e.connect + e.read + e.write + e.status + e.timeout))\n",
+    );
     text.push_str("end\n");
     std::fs::write(to, text).expect("a file in our own folder");
 }
@@ -51,8 +53,7 @@ pub fn script(head: &str, to: &Path) {
 pub fn measure(sink: &Sink, topic: Topic<'_>, script: &Path, seconds: f64, pace: f64) -> Limit {
     let (partitions, pace_text) = (topic.partitions.to_string(), pace.to_string());
     let duration = seconds.ceil().to_string();
-    let mut drain =
-        Role::own(&["drain", topic.bootstrap, topic.name, &partitions, &pace_text, &duration]);
+    let mut drain = Role::own(&["drain", topic.bootstrap, topic.name, &partitions, &pace_text, &duration]);
     assert_eq!(drain.line(), "begun");
     let url = format!("http://{}/", sink.address);
     let script = script.display().to_string();

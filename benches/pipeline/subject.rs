@@ -59,7 +59,8 @@ fn start(sink: &Sink, topic: Topic<'_>) -> Running {
     let dir = tempfile::Builder::new().prefix("kubeless-bench-").tempdir().expect("a temporary folder");
     let manifests = Manifests::new(dir.path());
     manifests.function("sink", &[("app", "sink")], &[sink.address]);
-    let spec = format!("  bootstrapServers: \"{}\"\n  startingPosition: earliest\n{}", topic.bootstrap, more_spec());
+    let spec =
+        format!("  bootstrapServers: \"{}\"\n  startingPosition: earliest\n{}", topic.bootstrap, more_spec());
     // A name of its own makes a consumer group of its own.
     let name = format!("bench-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
     manifests.kafka_trigger(&name, topic.name, ("app", "sink"), &spec);
@@ -166,7 +167,9 @@ fn wait_count(
         let stats = sink.stats();
         (stats["count"] >= events as f64).then_some(stats)
     });
-    found.unwrap_or_else(|| panic!("{} of {events} after {PATIENCE:?}:\n{}", sink.stats()["count"], dispatcher.output()))
+    found.unwrap_or_else(|| {
+        panic!("{} of {events} after {PATIENCE:?}:\n{}", sink.stats()["count"], dispatcher.output())
+    })
 }
 
 /// Everything was delivered, once, and the books balance.
