@@ -82,7 +82,8 @@ impl Subscription {
             &Outcome::ALL.map(Outcome::as_str),
         );
         let subscription = Arc::new(Semaphore::new(parts.settings.max_in_flight));
-        let permits = Permits { subscription, function: parts.function_permits };
+        let limit = parts.settings.max_in_flight;
+        let permits = Permits { subscription, function: parts.function_permits, limit };
         Self {
             trigger: parts.trigger,
             function: parts.function,
@@ -118,7 +119,8 @@ impl Subscription {
         if settings.max_in_flight != self.settings.load().max_in_flight {
             let subscription = Arc::new(Semaphore::new(settings.max_in_flight));
             let function = Arc::clone(&self.permits.load().function);
-            self.permits.store(Arc::new(Permits { subscription, function }));
+            let permits = Permits { subscription, function, limit: settings.max_in_flight };
+            self.permits.store(Arc::new(permits));
         }
         self.settings.store(Arc::new(settings));
     }

@@ -165,14 +165,6 @@ impl Journal {
     }
 }
 
-/// Appends `line` as JSON to `buffer`.
-pub fn write_line(buffer: &mut Vec<u8>, line: &Line) {
-    // Writing to memory cannot fail and a line has no map with keys that are not strings.
-    if serde_json::to_writer(&mut *buffer, line).is_ok() {
-        buffer.push(b'\n');
-    }
-}
-
 /// Segments of `dir`, oldest first.
 ///
 /// # Errors

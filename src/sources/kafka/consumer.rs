@@ -109,10 +109,10 @@ impl PollingThread {
 
     fn poll_until_left(&mut self, consumer: &BaseConsumer<Context>) -> Left {
         let context = Arc::clone(consumer.context());
-        let mut wait = Duration::from_millis(10);
+        let (mut wait, mut room) = (Duration::from_millis(10), 1);
         let mut gauges = Instant::now();
         loop {
-            let (records, problem) = self.poll(consumer, wait);
+            let (records, problem) = self.poll(consumer, wait, room);
             testkit::point("after_poll");
             let mut engine = context.engine();
             engine.last_poll_boot_ms = clock::boot_ms();
@@ -123,7 +123,8 @@ impl PollingThread {
             engine.drain_results();
             engine.name_inherited();
             engine.write_journal();
-            if !engine.claim(consumer) {
+            let claimed = engine.claim(consumer);
+            if !claimed {
                 engine.flush_if_due(consumer);
             }
             if engine.recorder.is_pending() {
@@ -138,20 +139,25 @@ impl PollingThread {
             if let Some(left) = self.leave(&mut engine, &context, problem) {
                 return left;
             }
-            wait = engine.poll_wait();
+            // A commit took long enough for results and records to be there.
+            wait = if claimed { Duration::ZERO } else { engine.poll_wait() };
+            room = engine.poll_room();
         }
     }
 
-    /// Takes what is there: waits for the first record only. Each carries the epoch it was polled in (K4).
+    /// Takes what is there, at most `room`: waits for the first record only. Each carries the epoch it was polled in
+    /// (K4). Without room it waits all the same and takes one: the member must go on polling.
     fn poll<'a>(
         &self,
         consumer: &'a BaseConsumer<Context>,
-        wait: Duration,
+        mut wait: Duration,
+        room: usize,
     ) -> (Vec<(u64, BorrowedMessage<'a>)>, Option<Left>) {
-        let most = self.lock().options.max_poll_records;
-        let mut records = Vec::new();
-        let mut wait = wait;
-        while records.len() < most {
+        let mut records = Vec::with_capacity(room);
+        if room == 0 {
+            std::thread::sleep(std::mem::take(&mut wait));
+        }
+        while records.len() < room.max(1) {
             match consumer.poll(wait) {
                 None => break,
                 Some(Ok(message)) => records.push((consumer.context().epoch(), message)),

@@ -4,9 +4,9 @@
 
 use super::{Engine, Running};
 use crate::{
-    dispatch::{Done, recorder::Ending},
+    dispatch::{Done, dead_letter::Original, recorder::Ending},
     event::Position,
-    ledger::{Outcome, journal::Line},
+    ledger::Outcome,
     sources::kafka::{item::Item, protocol::shard::Reportable},
 };
 
@@ -39,9 +39,9 @@ impl Engine {
             owner: None,
             count: 1,
         };
-        let line = self.recorder.end(&ending);
+        self.recorder.end(&ending);
         self.settle(position, &running);
-        self.offer(running.original.as_deref(), &line);
+        self.offer(running.original.as_deref(), &ending);
     }
 
     fn observe(&self, done: &Done) {
@@ -75,9 +75,9 @@ impl Engine {
             owner: None,
             count: 1,
         };
-        let line = self.recorder.end(&ending);
+        self.recorder.end(&ending);
         self.settle(&position, &running);
-        self.offer(running.original.as_deref(), &line);
+        self.offer(running.original.as_deref(), &ending);
     }
 
     /// A record ended without a call.
@@ -91,9 +91,9 @@ impl Engine {
             owner: None,
             count: 1,
         };
-        let line = self.recorder.end(&ending);
+        self.recorder.end(&ending);
         self.release(item.weight);
-        self.offer(item.original.as_deref(), &line);
+        self.offer(item.original.as_deref(), &ending);
     }
 
     /// Names an entry of a dead or fenced predecessor (or a claim of our own whose answer was lost, N3).
@@ -113,17 +113,17 @@ impl Engine {
             owner: Some(&owner),
             count: 1,
         };
-        let line = self.recorder.end(&ending);
+        self.recorder.end(&ending);
         tracing::warn!(
             trigger = %self.subscription.trigger(), topic = %self.topic, partition = shard, offset = entry.offset,
-            id = line.id, outcome = entry.outcome.as_str(), owner, "Event of a predecessor has no outcome"
+            id = ending.id, outcome = entry.outcome.as_str(), owner, "Event of a predecessor has no outcome"
         );
         if let Some(state) = self.protocol.shard_mut(shard) {
             state.reported(entry.offset);
         }
         self.subscription.conservation().inherited(1);
         self.subscription.metrics().inherited.increment(1);
-        self.offer(known.and_then(|item| item.original.as_deref()), &line);
+        self.offer(known.and_then(|item| item.original.as_deref()), &ending);
     }
 
     /// Something ended of which no record was read.
@@ -143,11 +143,11 @@ impl Engine {
         );
     }
 
-    fn offer(&self, original: Option<&crate::dispatch::dead_letter::Original>, line: &Line) {
+    fn offer(&self, original: Option<&Original>, ending: &Ending<'_>) {
         if let (Some(sink), Some(original)) = (&self.dead_letters, original)
-            && self.subscription.settings().dead_letter.contains(&line.outcome)
+            && self.subscription.settings().dead_letter.contains(&ending.outcome)
         {
-            sink.offer(original, line);
+            sink.offer(original, &self.recorder.line(ending));
         }
     }
 

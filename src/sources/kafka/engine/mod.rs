@@ -16,7 +16,7 @@ use super::{
 use crate::{
     clock,
     dispatch::{Done, Subscription, dead_letter::DeadLetterSink, pace::Pace, recorder::Recorder},
-    event::{BusinessId, Event, Position},
+    event::{BusinessId, Event, Position, hasher::Plain},
     ledger::Outcome,
 };
 use std::{
@@ -46,7 +46,7 @@ pub struct Engine {
     pub(super) pace: Pace,
     pub(super) done: mpsc::Sender<Done>,
     pub(super) results: mpsc::Receiver<Done>,
-    pub(super) running: HashMap<(i32, i64), Running>,
+    pub(super) running: HashMap<(i32, i64), Running, Plain>,
     pub(super) doubtful: HashMap<(i32, i64), Item>,
     pub(super) dead_letters: Option<Arc<dyn DeadLetterSink>>,
     pub(super) memory: Arc<AtomicUsize>,
@@ -83,7 +83,7 @@ impl Engine {
             pace: Pace::default(),
             done,
             results,
-            running: HashMap::new(),
+            running: HashMap::default(),
             doubtful: HashMap::new(),
             dead_letters,
             memory,

@@ -154,10 +154,11 @@ impl<R: Record> Protocol<R> {
     pub fn plan<J: Judge<R>>(&mut self, budget: usize, depth: usize, judge: &mut J) -> Option<Proposal> {
         let mut proposal = Proposal::new(self.seq + 1);
         let mut left = budget;
-        let owned: Vec<i32> = self.owned().map(|(n, _)| n).collect();
-        let count = owned.len();
+        // Shards with nothing to claim must not take a share: records arrive by partition, many of one at a time.
+        let busy: Vec<i32> = self.owned().filter(|(_, s)| s.has_work()).map(|(n, _)| n).collect();
+        let count = busy.len();
         for i in 0..count {
-            let number = owned[(i + usize::try_from(self.seq).unwrap_or(0)) % count];
+            let number = busy[(i + usize::try_from(self.seq).unwrap_or(0)) % count];
             let Some(shard) = self.shards.get_mut(&number) else { continue };
             // A fair share first; what others leave is used by the next round, one commit later.
             let share = left.div_ceil(count - i);
