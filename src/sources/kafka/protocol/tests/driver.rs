@@ -300,7 +300,7 @@ impl Member {
             let rebuild_from = timed.then(from);
             let (log_start, log_end) = (log.start, log.end);
             let takeover = Takeover { offset, register, log_start, log_end, rebuild_from };
-            let taken = self.protocol.assign(*shard, takeover);
+            let taken = self.protocol.assign(*shard, &takeover);
             for offset in taken.missed.clone().into_iter().flatten().chain(taken.missed_parked) {
                 self.missed(*shard, offset);
             }
