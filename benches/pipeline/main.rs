@@ -108,7 +108,8 @@ fn broker(settings: &Settings, append_linger_ms: Option<u32>) -> Summary {
             subject::latency(&sink, topic, settings.keys, rate, settings.latency_seconds)
         })
         .collect();
-    summary.latency = latency_table(&latencies, &title(&format!("Latency at {} events/s (half load)", show(rate))));
+    summary.latency =
+        latency_table(&latencies, &title(&format!("Latency at {} events/s (half load)", show(rate))));
 
     let slow_sink = Sink::start(SLOW);
     let slow = load(&cluster, "slow", 1, settings.slow_events, SLOW_KEYS);

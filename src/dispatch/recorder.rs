@@ -70,6 +70,17 @@ impl Recorder {
         self.pending.push((ending.outcome, ending.count));
     }
 
+    /// Adds the line of an ending that is counted later, by [`Recorder::count`].
+    pub fn announce(&mut self, ending: &Ending<'_>) {
+        self.writer.write(&mut self.buffer, &ending.entry());
+    }
+
+    /// Counts an ending whose line is written already.
+    pub fn count(&mut self, outcome: Outcome, count: u64) {
+        self.conservation.ended(outcome, count);
+        self.outcomes[outcome as usize].increment(count);
+    }
+
     /// The journal line of an ending, for a dead letter.
     pub fn line(&self, ending: &Ending<'_>) -> Line {
         self.writer.line(&ending.entry())
@@ -77,7 +88,7 @@ impl Recorder {
 
     /// Whether a batch waits to be written.
     pub fn is_pending(&self) -> bool {
-        !self.pending.is_empty()
+        !self.buffer.is_empty()
     }
 
     /// Writes the batch and counts it. After an error the batch is kept and written by the next call.

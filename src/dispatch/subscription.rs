@@ -146,6 +146,11 @@ impl Subscription {
         limit.saturating_sub(self.permits.load().subscription.available_permits())
     }
 
+    /// Calls that the function could take now, over all its subscriptions of this process.
+    pub fn function_has_room_for(&self) -> usize {
+        self.permits.load().function.available_permits()
+    }
+
     /// A recorder for this subscription's outcomes.
     pub fn recorder(&self, owner: String) -> Recorder {
         Recorder::new(

@@ -22,6 +22,9 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
+/// How often idle connections and calls that may not start any more are looked for.
+const TICK: Duration = Duration::from_millis(250);
+
 /// A finished call, on its way back to the source's thread.
 #[derive(Debug)]
 pub struct Done {
@@ -131,7 +134,7 @@ async fn work(mut queue: tokio_mpsc::UnboundedReceiver<Vec<Chain>>, config: Invo
     let invoker = Rc::new(Invoker::new(config));
     let lineups = Lineups::default();
     let tasks = TaskTracker::new();
-    let mut purge = tokio::time::interval(Duration::from_secs(1));
+    let mut purge = tokio::time::interval(TICK);
     loop {
         tokio::select! {
             chains = queue.recv() => match chains {
@@ -143,11 +146,31 @@ async fn work(mut queue: tokio_mpsc::UnboundedReceiver<Vec<Chain>>, config: Invo
                 },
                 None => break,
             },
-            _ = purge.tick() => invoker.purge(),
+            _ = purge.tick() => {
+                invoker.purge();
+                sweep(&lineups);
+            }
         }
     }
     tasks.close();
     tasks.wait().await;
+}
+
+/// Ends what waits for a permit after its lease was stopped (the shard was revoked or lost): it was never sent.
+fn sweep(lineups: &Lineups) {
+    let stopped = |chain: &Chain| chain.calls.first().is_some_and(|call| call.get().lease.is_stopped());
+    for lineup in lineups.borrow_mut().values_mut().filter(|l| l.chains.iter().any(stopped)) {
+        let (gone, left) = std::mem::take(&mut lineup.chains).into_iter().partition(stopped);
+        lineup.chains = left;
+        let gone: VecDeque<Chain> = gone;
+        for chain in gone {
+            for call in chain.calls {
+                let event = call.spend().event;
+                let settled = Settled::never_sent("the partition went before the call could start");
+                let _ = chain.done.send(Done { event, settled });
+            }
+        }
+    }
 }
 
 /// Puts `chain` at the end of its line; the permits of a runner to start, where one more could run.
@@ -185,6 +208,21 @@ impl Drop for Runner {
     }
 }
 
+/// A claimed call owes one result: sent when this is dropped, also if the call panicked.
+struct Owed<'a> {
+    event: Arc<Event>,
+    done: &'a mpsc::Sender<Done>,
+    settled: Option<Settled>,
+}
+
+impl Drop for Owed<'_> {
+    fn drop(&mut self) {
+        let settled = self.settled.take().unwrap_or_else(Settled::panicked);
+        // The source's thread outlives its calls; if it is gone the process is ending and the successor names them.
+        let _ = self.done.send(Done { event: Arc::clone(&self.event), settled });
+    }
+}
+
 async fn run(invoker: Rc<Invoker>, runner: Runner) {
     loop {
         // Asked for anew for each chain, so that others of the function get their turn. The semaphores are never closed,
@@ -193,10 +231,8 @@ async fn run(invoker: Rc<Invoker>, runner: Runner) {
         let _function = runner.permits.function.acquire().await.ok();
         let Some(chain) = runner.next() else { return };
         for call in chain.calls {
-            let event = Arc::clone(&call.get().event);
-            let settled = invoker.invoke(call).await;
-            // The source's thread outlives its calls; if it is gone the process is ending and the successor names them.
-            let _ = chain.done.send(Done { event, settled });
+            let mut owed = Owed { event: Arc::clone(&call.get().event), done: &chain.done, settled: None };
+            owed.settled = Some(invoker.invoke(call).await);
         }
     }
 }

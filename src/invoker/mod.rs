@@ -277,3 +277,28 @@ impl Run<'_> {
         }
     }
 }
+
+impl Settled {
+    /// A call that was claimed and never handed to the invoker.
+    pub fn never_sent(reason: &'static str) -> Self {
+        Self::without_call(Outcome::Unreachable, reason)
+    }
+
+    /// A call whose task ended without a result: a defect of this program; the function may have run.
+    pub fn panicked() -> Self {
+        Self::without_call(Outcome::Unanswered, "the call's task panicked")
+    }
+
+    fn without_call(outcome: Outcome, reason: &'static str) -> Self {
+        Self {
+            outcome,
+            status: None,
+            endpoint: None,
+            sent_unix_ms: 0,
+            first_byte_unix_ms: 0,
+            attempts: 0,
+            took: Duration::ZERO,
+            reason: Some(reason),
+        }
+    }
+}

@@ -26,6 +26,7 @@ struct Entry {
     running: Running,
     restart_key: String,
     stopping: bool,
+    started: Instant,
 }
 
 struct Failure {
@@ -106,6 +107,7 @@ impl SourceManager {
             }
         }
         self.failures.retain(|key, _| desired.contains_key(key));
+        self.permits.retain(|function, _| desired.keys().any(|(_, key)| key.function == *function));
         for (key, (trigger, route)) in desired {
             if !self.entries.contains_key(&key) {
                 self.start(key, &trigger, &route);
@@ -138,15 +140,17 @@ impl SourceManager {
             Ok(running) => {
                 tracing::info!(trigger = %key.1.trigger, function = %key.1.function, "Subscription started");
                 let restart_key = source.restart_key(trigger);
-                self.entries.insert(key, Entry { running, restart_key, stopping: false });
+                self.entries
+                    .insert(key, Entry { running, restart_key, stopping: false, started: Instant::now() });
             }
-            Err(error) => self.failed(key, error.to_string()),
+            Err(error) => self.failed(key, error.to_string(), Instant::now(), Duration::ZERO),
         }
     }
 
-    fn failed(&mut self, key: Key, why: String) {
-        let before = self.failures.get(&key).map(|f| f.pause);
-        let pause = before.map_or(FIRST_PAUSE, |p| (p * 2).min(LONGEST_PAUSE));
+    fn failed(&mut self, key: Key, why: String, started: Instant, least: Duration) {
+        // One that ran for long starts over with a short pause.
+        let before = self.failures.get(&key).map(|f| f.pause).filter(|_| started.elapsed() < LONGEST_PAUSE);
+        let pause = before.map_or(FIRST_PAUSE, |p| (p * 2).min(LONGEST_PAUSE)).max(least);
         let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
         tracing::error!(trigger = %key.1.trigger, function = %key.1.function, why, pause_ms, "Subscription failed");
         self.failures.insert(key, Failure { pause, until: Instant::now() + pause, why });
@@ -166,9 +170,9 @@ impl SourceManager {
                 Ok(Exit::Stopped) => {
                     tracing::info!(trigger = %key.1.trigger, function = %key.1.function, "Subscription stopped");
                 }
-                Ok(Exit::Failed(why)) => self.failed(key, why),
+                Ok(Exit::Failed(why, least)) => self.failed(key, why, entry.started, least),
                 // The panic was reported by its own thread.
-                Err(_) => self.failed(key, "its thread panicked".to_owned()),
+                Err(_) => self.failed(key, "its thread panicked".to_owned(), entry.started, Duration::ZERO),
             }
         }
     }

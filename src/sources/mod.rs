@@ -105,8 +105,8 @@ pub enum Order {
 pub enum Exit {
     /// It was told to.
     Stopped,
-    /// It must not come back at once; the text says why.
-    Failed(String),
+    /// It failed with this reason and must not come back before the pause is over.
+    Failed(String, Duration),
 }
 
 /// A source that serves a subscription, on a thread of its own.

@@ -2,7 +2,7 @@
 
 use kubeless::ledger::{
     Outcome,
-    journal::{Error, Journal, JournalConfig, Line, read_dir, segments, write_line},
+    journal::{Error, Journal, JournalConfig, Line, read_dir, segments},
 };
 use std::io::Write as _;
 
@@ -29,8 +29,8 @@ fn line(n: i64) -> Line {
 }
 
 fn bytes(n: i64) -> Vec<u8> {
-    let mut buffer = Vec::new();
-    write_line(&mut buffer, &line(n));
+    let mut buffer = serde_json::to_vec(&line(n)).unwrap();
+    buffer.push(b'\n');
     buffer
 }
 

@@ -2,7 +2,6 @@
 
 mod admin;
 mod cli;
-mod compile_fail;
 mod config;
 mod crds;
 mod decode;

@@ -99,7 +99,7 @@ impl Context {
             .collect();
         // Leaving under a tainted identity: no commit with other content may follow (K1), so nothing is flushed.
         let flush = engine.taint.is_none();
-        engine.drain(&shards);
+        engine.drain(consumer, &shards);
         let flushed = flush && engine.flush_revoked(consumer, &shards);
         self.epoch.store(engine.protocol.next_epoch(), Ordering::Release);
         engine.protocol.revoked(&shards, flushed);
@@ -165,6 +165,7 @@ impl Engine {
             self.taint = None;
         }
         self.hold_until = None;
+        self.announced.clear();
         self.last_poll_boot_ms = clock::boot_ms();
         self.assigned_at = Instant::now();
     }
@@ -219,9 +220,18 @@ impl Engine {
 
     /// N4: no new claim; calls that were claimed may finish until the drain time is over, queued ones included (the
     /// partition is still ours); then queued calls end as `unreachable`, running ones as `unanswered`.
-    fn drain(&mut self, shards: &[i32]) {
+    fn drain(&mut self, consumer: &BaseConsumer<Context>, shards: &[i32]) {
         let deadline = self.stopping.unwrap_or_else(|| Instant::now() + self.options.revoke_drain);
-        self.await_results(shards, deadline);
+        let refresh = self.half_session() / 4;
+        while self.open_in(shards) > 0 && Instant::now() < deadline {
+            self.await_results(shards, deadline.min(Instant::now() + refresh));
+            self.write_journal();
+            // L2: what still waits for its start needs a fresh commit; the partitions are ours until we unassign.
+            self.last_poll_boot_ms = clock::boot_ms();
+            if self.open_in(shards) > 0 && self.may_commit() {
+                self.flush(consumer, Some(shards), true);
+            }
+        }
         self.protocol.revoking(shards);
         if self.open_in(shards) > 0 {
             self.await_results(shards, Instant::now() + QUEUE_RETURN);

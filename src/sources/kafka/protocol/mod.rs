@@ -177,7 +177,22 @@ impl<R: Record> Protocol<R> {
             return None;
         }
         self.seq += 1;
+        self.join_flushes(&mut proposal);
         Some(proposal)
+    }
+
+    /// Group commit: shards that claim nothing now ride along when they have something to say (N1, N2) or calls whose
+    /// start leases are to be extended (L2), so that busy shards never starve them of commits.
+    fn join_flushes(&self, proposal: &mut Proposal) {
+        let ctx = plan::Context {
+            token: self.token,
+            seq: self.seq,
+            limits: self.limits,
+            mutations: self.mutations,
+        };
+        let claiming: Vec<i32> = proposal.parts.iter().map(|p| p.shard).collect();
+        let others = self.owned().filter(|(n, s)| !claiming.contains(n) && (s.is_dirty() || s.running() > 0));
+        proposal.parts.extend(others.filter_map(|(n, s)| s.plan_flush(n, ctx)));
     }
 
     /// Plans a commit that claims nothing: take-over (N2), removal of settled and reported entries (N1).

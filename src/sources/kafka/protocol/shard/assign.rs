@@ -41,7 +41,13 @@ impl<R: Record> Shard<R> {
             taken.missed = Some(self.position..takeover.log_start);
             self.position = takeover.log_start;
         }
-        self.high_water = self.high_water.max(self.position);
+        if self.position > takeover.log_end {
+            // The log was cut below what was claimed, or its topic was made anew: start at its end, the side on which
+            // nothing is invoked twice.
+            taken.truncated = true;
+            self.position = takeover.log_end;
+        }
+        self.high_water = self.position.max(if taken.truncated { 0 } else { self.high_water });
         self.take_open(own, takeover, name_own);
         self.take_parked(takeover, &mut taken);
         self.log_time_ms = -1;

@@ -84,7 +84,14 @@ impl Oracle {
     }
 
     /// An accepted commit replaced `old`.
-    pub fn written(&mut self, shard: i32, old: Option<&(i64, Register)>, end: i64, new: &Register, chars: usize) {
+    pub fn written(
+        &mut self,
+        shard: i32,
+        old: Option<&(i64, Register)>,
+        end: i64,
+        new: &Register,
+        chars: usize,
+    ) {
         if self.foreign {
             return;
         }
@@ -199,7 +206,15 @@ impl Oracle {
     }
 
     /// A report of an entry of somebody else is durable. `stale`: the reporter has lost the partition meanwhile (N6).
-    pub fn named(&mut self, shard: i32, offset: i64, outcome: Outcome, by: Token, stale: bool, runs_here: bool) {
+    pub fn named(
+        &mut self,
+        shard: i32,
+        offset: i64,
+        outcome: Outcome,
+        by: Token,
+        stale: bool,
+        runs_here: bool,
+    ) {
         self.names += 1;
         let record = Name(shard, offset);
         let carried = self.carried.contains(&(by, shard, offset));
