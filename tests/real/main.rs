@@ -2,6 +2,7 @@
 
 mod dev;
 mod kafka_delivery;
+mod kafka_lifecycle;
 mod kafka_support;
 mod oracle_sees;
 mod support;

@@ -3,8 +3,7 @@
 
 use super::world::{Item, Reply, Request, SESSION, SPAN, World};
 use crate::{
-    claims::window::{Window, WindowConfig},
-    dispatch::{Judgement, Judging, Settings, StartLease},
+    dispatch::{Judgement, Judging, Settings, StartLease, Window, WindowConfig},
     event::{Event, filter::Filter},
     ledger::Outcome,
     sources::kafka::{
