@@ -147,7 +147,7 @@ class Verdict:
         doubts = self.doubts()
         called = sum(bool(self.calls[line["id"]]) for _, line in doubts)
         first, calls = number(len(self.sent) - repeats), number(sum(self.calls.values()))
-        doubt = "open at the kill: named above, never called again (%d had reached the function)" % called
+        doubt = "open at the kill, named above, never called again (%d had been called)" % called
         rows = [
             ("produced", len(self.sent), "%s departures, %d of them said twice by the producer" % (first, repeats)),
             ("received", sum(c.values()), "events that the dispatcher took and recorded an outcome for"),

@@ -91,10 +91,10 @@ impl Live {
         let width = self.event_width;
         if !self.header_printed {
             self.header_printed = true;
-            writeln!(out, "{}", columns(["TIME", "TRIGGER", "EVENT", "FUNCTION", "RESULT", "TOOK"], width))?;
+            writeln!(out, "{}", columns(["TIME", "TRIGGER", "EVENT", "FUNCTION", "TOOK", "RESULT"], width))?;
         }
         let (result, took) = (result(line), took(line.took_us));
-        let cells = [time, short(&line.trigger), &event, short(&line.function), &result, &took];
+        let cells = [time, short(&line.trigger), &event, short(&line.function), &took, &result];
         writeln!(out, "{}", columns(cells, width))
     }
 
@@ -170,8 +170,8 @@ fn short(name: &str) -> &str {
 }
 
 fn columns(cells: [&str; 6], event_width: usize) -> String {
-    let [time, trigger, event, function, result, took] = cells.map(printable);
-    format!("{time:<13} {trigger:<16} {event:<event_width$} {function:<16} {result:<24} {took}")
+    let [time, trigger, event, function, took, result] = cells.map(printable);
+    format!("{time:<13} {trigger:<16} {event:<event_width$} {function:<16} {took:>9}  {result}")
         .trim_end()
         .to_owned()
 }

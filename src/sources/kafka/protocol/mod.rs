@@ -7,6 +7,8 @@
 pub mod plan;
 pub mod shard;
 pub mod takeover;
+#[cfg(test)]
+mod tests;
 
 use super::register::Token;
 use crate::dispatch::Judgement;
@@ -68,14 +70,7 @@ pub struct Protocol<R> {
 impl<R: Record> Protocol<R> {
     /// A protocol with no shard. `token` is new for every process start.
     pub fn new(token: Token, limits: Limits) -> Self {
-        Self {
-            token,
-            seq: 0,
-            epoch: 0,
-            limits,
-            shards: BTreeMap::new(),
-            mutations: Mutations::default(),
-        }
+        Self { token, seq: 0, epoch: 0, limits, shards: BTreeMap::new(), mutations: Mutations::default() }
     }
 
     /// Switches seeded bugs on.
@@ -144,6 +139,14 @@ impl<R: Record> Protocol<R> {
         }
     }
 
+    /// The end of the log was polled in `epoch`, after every record before it: what was not read back by now will not
+    /// come. To be told only after the records of the same poll were taken, or they are dropped as seen before.
+    pub fn read_to_end(&mut self, shard: i32, epoch: u64) {
+        if let Some(s) = self.shards.get_mut(&shard).filter(|s| s.is_owned() && s.epoch() <= epoch) {
+            s.read_up_to(s.position());
+        }
+    }
+
     /// Plans the next claim commit over all owned shards: `None` when nothing can be claimed or parked.
     ///
     /// `budget` is the number of events that may be claimed; shards are served in turn, starting after the one
@@ -151,10 +154,11 @@ impl<R: Record> Protocol<R> {
     pub fn plan<J: Judge<R>>(&mut self, budget: usize, depth: usize, judge: &mut J) -> Option<Proposal> {
         let mut proposal = Proposal::new(self.seq + 1);
         let mut left = budget;
-        let owned: Vec<i32> = self.owned().map(|(n, _)| n).collect();
-        let count = owned.len();
+        // Shards with nothing to claim must not take a share: records arrive by partition, many of one at a time.
+        let busy: Vec<i32> = self.owned().filter(|(_, s)| s.has_work()).map(|(n, _)| n).collect();
+        let count = busy.len();
         for i in 0..count {
-            let number = owned[(i + usize::try_from(self.seq).unwrap_or(0)) % count];
+            let number = busy[(i + usize::try_from(self.seq).unwrap_or(0)) % count];
             let Some(shard) = self.shards.get_mut(&number) else { continue };
             // A fair share first; what others leave is used by the next round, one commit later.
             let share = left.div_ceil(count - i);
@@ -173,7 +177,22 @@ impl<R: Record> Protocol<R> {
             return None;
         }
         self.seq += 1;
+        self.join_flushes(&mut proposal);
         Some(proposal)
+    }
+
+    /// Group commit: shards that claim nothing now ride along when they have something to say (N1, N2) or calls whose
+    /// start leases are to be extended (L2), so that busy shards never starve them of commits.
+    fn join_flushes(&self, proposal: &mut Proposal) {
+        let ctx = plan::Context {
+            token: self.token,
+            seq: self.seq,
+            limits: self.limits,
+            mutations: self.mutations,
+        };
+        let claiming: Vec<i32> = proposal.parts.iter().map(|p| p.shard).collect();
+        let others = self.owned().filter(|(n, s)| !claiming.contains(n) && (s.is_dirty() || s.running() > 0));
+        proposal.parts.extend(others.filter_map(|(n, s)| s.plan_flush(n, ctx)));
     }
 
     /// Plans a commit that claims nothing: take-over (N2), removal of settled and reported entries (N1).
@@ -181,8 +200,7 @@ impl<R: Record> Protocol<R> {
     /// shards with calls that wait for their start, so that their leases are extended (L2).
     pub fn plan_flush(&mut self, only: Option<&[i32]>, refresh: bool) -> Option<Proposal> {
         let seq = self.seq + 1;
-        let ctx =
-            plan::Context { token: self.token, seq, limits: self.limits, mutations: self.mutations };
+        let ctx = plan::Context { token: self.token, seq, limits: self.limits, mutations: self.mutations };
         let late = self.mutations.late_flush;
         let parts: Vec<_> = self
             .shards

@@ -4,7 +4,7 @@
 use super::{Judge, Mutations, Record, shard::Shard};
 use crate::{
     dispatch::{Judgement, Reason},
-    event::Lane,
+    event::{Lane, hasher::Plain},
     ledger::Outcome,
     sources::kafka::register::{self, Register, Token},
 };
@@ -91,7 +91,7 @@ impl Proposal {
 }
 
 /// Chains by lane while a plan is made: the number and length of the chain, or `None`: the lane is blocked.
-type PlannedLanes = HashMap<Lane, Option<(usize, usize)>>;
+type PlannedLanes = HashMap<Lane, Option<(usize, usize)>, Plain>;
 
 struct Draft {
     actions: Vec<Action>,
@@ -155,7 +155,7 @@ impl<R: Record> Shard<R> {
         let mut draft = Draft {
             actions: Vec::new(),
             unpark: Vec::new(),
-            lanes: HashMap::new(),
+            lanes: PlannedLanes::default(),
             chains: 0,
             claims: 0,
             parks: 0,
@@ -248,8 +248,7 @@ impl<R: Record> Shard<R> {
 
     /// A commit at the same offset: take-over (N2) or flush (N1). Never removes a parked entry (L1).
     pub(super) fn plan_flush(&self, number: i32, ctx: Context) -> Option<Part> {
-        let parked =
-            if ctx.mutations.flush_unparks { Vec::new() } else { self.parked_offsets().collect() };
+        let parked = if ctx.mutations.flush_unparks { Vec::new() } else { self.parked_offsets().collect() };
         let offset = self.offset_after(0);
         let metadata = self.write(offset, self.log_time_after(0), self.listed(ctx), parked, ctx).ok()?;
         Some(Part {

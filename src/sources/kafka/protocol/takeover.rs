@@ -37,7 +37,7 @@ pub struct Taken {
 
 impl<R: Record> Protocol<R> {
     /// Takes `shard` over in the current epoch.
-    pub fn assign(&mut self, shard: i32, takeover: Takeover) -> Taken {
+    pub fn assign(&mut self, shard: i32, takeover: &Takeover) -> Taken {
         let (epoch, token, m) = (self.epoch, self.token, self.mutations);
         self.shards.entry(shard).or_default().assign(epoch, token, takeover, m.no_guard, m.name_own)
     }

@@ -17,7 +17,7 @@ impl<R: Record> Shard<R> {
         &mut self,
         epoch: u64,
         own: Token,
-        takeover: Takeover,
+        takeover: &Takeover,
         no_guard: bool,
         name_own: bool,
     ) -> Taken {
@@ -41,9 +41,15 @@ impl<R: Record> Shard<R> {
             taken.missed = Some(self.position..takeover.log_start);
             self.position = takeover.log_start;
         }
-        self.high_water = self.high_water.max(self.position);
-        self.take_open(own, &takeover, name_own);
-        self.take_parked(&takeover, &mut taken);
+        if self.position > takeover.log_end {
+            // The log was cut below what was claimed, or its topic was made anew: start at its end, the side on which
+            // nothing is invoked twice.
+            taken.truncated = true;
+            self.position = takeover.log_end;
+        }
+        self.high_water = self.position.max(if taken.truncated { 0 } else { self.high_water });
+        self.take_open(own, takeover, name_own);
+        self.take_parked(takeover, &mut taken);
         self.log_time_ms = -1;
         self.position_log_time_ms = takeover.register.log_time_ms;
         (self.owned, self.was_owned, self.epoch) = (true, true, epoch);
@@ -51,7 +57,8 @@ impl<R: Record> Shard<R> {
         (self.confirmed, self.dirty) = (false, true);
         self.lease = Arc::new(StartLease::new(0));
         // Read back: parked records (L1), the window (D1), and the originals of what will be named (N1).
-        let firsts = [self.parked.keys().next(), self.inherited.keys().next(), takeover.rebuild_from.as_ref()];
+        let firsts =
+            [self.parked.keys().next(), self.inherited.keys().next(), takeover.rebuild_from.as_ref()];
         let first = firsts.into_iter().flatten().copied().min().unwrap_or(self.position);
         self.next_fetch = first.max(takeover.log_start).min(self.position);
         taken.fetch_from = self.next_fetch;
