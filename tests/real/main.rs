@@ -1,5 +1,6 @@
 //! Real servers: Apache Kafka and child processes of this product.
 
+mod demo;
 mod dev;
 mod kafka_delivery;
 mod kafka_lifecycle;
