@@ -116,7 +116,7 @@ impl PollingThread {
         let mut wait = Duration::from_millis(10);
         let mut gauges = Instant::now();
         loop {
-            let (records, problem) = self.poll(consumer, wait);
+            let (records, ends, problem) = self.poll(consumer, wait);
             testkit::point("after_poll");
             let mut engine = context.engine();
             engine.last_poll_boot_ms = clock::boot_ms();
@@ -124,6 +124,10 @@ impl PollingThread {
                 self.take(&mut engine, *epoch, record);
             }
             drop(records);
+            // Only now: a record read back in this very poll would be dropped as seen before (L1, D1).
+            for (epoch, shard) in ends {
+                engine.protocol.read_to_end(shard, epoch);
+            }
             engine.drain_results();
             engine.name_inherited();
             engine.write_journal();
@@ -146,36 +150,30 @@ impl PollingThread {
         }
     }
 
-    /// Takes what is there: waits for the first record only. Each carries the epoch it was polled in (K4).
+    /// Takes what is there: waits for the first record only. Each record, and each end of a partition, carries the
+    /// epoch it was polled in (K4).
     fn poll<'a>(
         &self,
         consumer: &'a BaseConsumer<Context>,
         wait: Duration,
-    ) -> (Vec<(u64, BorrowedMessage<'a>)>, Option<Left>) {
+    ) -> (Vec<(u64, BorrowedMessage<'a>)>, Vec<(u64, i32)>, Option<Left>) {
         let most = self.lock().options.max_poll_records;
-        let mut records = Vec::new();
+        let (mut records, mut ends) = (Vec::new(), Vec::new());
         let mut wait = wait;
         while records.len() < most {
             match consumer.poll(wait) {
                 None => break,
                 Some(Ok(message)) => records.push((consumer.context().epoch(), message)),
-                Some(Err(KafkaError::PartitionEOF(shard))) => self.end_of_partition(shard),
+                Some(Err(KafkaError::PartitionEOF(shard))) => ends.push((consumer.context().epoch(), shard)),
                 Some(Err(error)) => {
                     if let Some(left) = self.problem(&error) {
-                        return (records, Some(left));
+                        return (records, ends, Some(left));
                     }
                 }
             }
             wait = Duration::ZERO;
         }
-        (records, None)
-    }
-
-    fn end_of_partition(&self, number: i32) {
-        let mut engine = self.lock();
-        if let Some(shard) = engine.protocol.shard_mut(number) {
-            shard.read_up_to(shard.position());
-        }
+        (records, ends, None)
     }
 
     fn problem(&self, error: &KafkaError) -> Option<Left> {
