@@ -62,6 +62,7 @@ pub struct Protocol<R> {
     token: Token,
     seq: u64,
     epoch: u64,
+    served: i32,
     limits: Limits,
     shards: BTreeMap<i32, Shard<R>>,
     mutations: Mutations,
@@ -74,6 +75,7 @@ impl<R: Record> Protocol<R> {
             token,
             seq: 0,
             epoch: 0,
+            served: -1,
             limits,
             shards: BTreeMap::new(),
             mutations: Mutations::default(),
@@ -163,8 +165,10 @@ impl<R: Record> Protocol<R> {
         let mut left = budget;
         let owned: Vec<i32> = self.owned().map(|(n, _)| n).collect();
         let count = owned.len();
+        // Not by `seq`: with a flush between two claims the same one of two shards would always be first.
+        let first = owned.iter().position(|n| *n > self.served).unwrap_or(0);
         for i in 0..count {
-            let number = owned[(i + usize::try_from(self.seq).unwrap_or(0)) % count];
+            let number = owned[(first + i) % count];
             let Some(shard) = self.shards.get_mut(&number) else { continue };
             // A fair share first; what others leave is used by the next round, one commit later.
             let share = left.div_ceil(count - i);
@@ -176,6 +180,7 @@ impl<R: Record> Protocol<R> {
             };
             if let Some(part) = shard.plan(number, share, depth, ctx, judge) {
                 left = left.saturating_sub(part.claims);
+                self.served = number;
                 proposal.parts.push(part);
             }
         }
@@ -191,8 +196,7 @@ impl<R: Record> Protocol<R> {
     /// shards with calls that wait for their start, so that their leases are extended (L2).
     pub fn plan_flush(&mut self, only: Option<&[i32]>, refresh: bool) -> Option<Proposal> {
         let seq = self.seq + 1;
-        let ctx =
-            plan::Context { token: self.token, seq, limits: self.limits, mutations: self.mutations };
+        let ctx = plan::Context { token: self.token, seq, limits: self.limits, mutations: self.mutations };
         let late = self.mutations.late_flush;
         let parts: Vec<_> = self
             .shards

@@ -22,11 +22,19 @@ impl<R: Record> Shard<R> {
         name_own: bool,
     ) -> Taken {
         let mut taken = Taken::default();
+        if self.owned {
+            // A client that went without a word (it was dropped, its callback never came): what it fetched and parked is
+            // stale, and its records would be claimed a second time (K4).
+            self.stop_starting();
+            self.release(false, false);
+        }
         // 1.1 step 7: never below what this process has seen committed, unless the log itself was cut (new topic).
         let guard = if no_guard || takeover.log_end < self.high_water { 0 } else { self.high_water };
         taken.truncated = takeover.log_end < self.high_water;
         if taken.truncated {
-            self.open.clear();
+            // Offsets may be used again for other records; what the register lists as ours is what it was (N3).
+            let listed = |o: i64| takeover.register.open.iter().any(|e| e.offset == o && e.owner == own);
+            self.open.retain(|offset, _| listed(*offset));
             self.high_water = 0;
         }
         if takeover.offset < guard {
@@ -51,7 +59,8 @@ impl<R: Record> Shard<R> {
         (self.confirmed, self.dirty) = (false, true);
         self.lease = Arc::new(StartLease::new(0));
         // Read back: parked records (L1), the window (D1), and the originals of what will be named (N1).
-        let firsts = [self.parked.keys().next(), self.inherited.keys().next(), takeover.rebuild_from.as_ref()];
+        let firsts =
+            [self.parked.keys().next(), self.inherited.keys().next(), takeover.rebuild_from.as_ref()];
         let first = firsts.into_iter().flatten().copied().min().unwrap_or(self.position);
         self.next_fetch = first.max(takeover.log_start).min(self.position);
         taken.fetch_from = self.next_fetch;
@@ -144,9 +153,10 @@ impl<R: Record> Shard<R> {
         self.parked.clear();
         self.inherited.clear();
         self.lanes = crate::dispatch::lanes::Lanes::default();
-        (self.confirmed, self.dirty) = (false, false);
-        if flushed {
+        // Nothing was flushed if there was no room to write it (N7): then the entries are still listed as ours.
+        if flushed && !self.dirty {
             self.open.retain(|_, o| !matches!(o, Open::Settled));
         }
+        (self.confirmed, self.dirty) = (false, false);
     }
 }
