@@ -173,7 +173,8 @@ impl Member {
 
     /// The commit call returns: `commit::read`, then `Engine::apply`.
     pub fn answer(&mut self, world: &mut World) {
-        if !self.alive || self.frozen || self.flight.as_ref().is_none_or(|f| f.reply.is_none() && !f.unknown) {
+        if !self.alive || self.frozen || self.flight.as_ref().is_none_or(|f| f.reply.is_none() && !f.unknown)
+        {
             return;
         }
         let Some(flight) = self.flight.take() else { return };

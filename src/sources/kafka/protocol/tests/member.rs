@@ -1,7 +1,7 @@
 //! One process around the protocol: the polling thread of `consumer`, `claiming`, `context` and `engine`, without
 //! threads, clocks and brokers. Must never do anything in another order than they do.
 
-use super::world::{Item, Request, Reply, SESSION, SPAN, World};
+use super::world::{Item, Reply, Request, SESSION, SPAN, World};
 use crate::{
     claims::window::{Window, WindowConfig},
     dispatch::{Judgement, Judging, Settings, StartLease},

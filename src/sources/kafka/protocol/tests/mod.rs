@@ -7,6 +7,7 @@ mod driver;
 mod member;
 mod mutants;
 mod oracle;
+mod rules;
 mod simulation;
 mod world;
 
@@ -35,7 +36,10 @@ fn play(run: &Run, bug: Bug, mutations: Mutations, tally: &Tally) -> Result<(), 
 
 fn runner(cases: u32, shrink: u32) -> TestRunner {
     let config = Config { cases, max_shrink_iters: shrink, failure_persistence: None, ..Config::default() };
-    TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::XorShift, b"kubeless, rebuilt"[..16].as_ref()))
+    TestRunner::new_with_rng(
+        config,
+        TestRng::from_seed(RngAlgorithm::XorShift, b"kubeless, rebuilt"[..16].as_ref()),
+    )
 }
 
 fn hold(faults: Faults, cases: u32, length: usize) -> Tally {

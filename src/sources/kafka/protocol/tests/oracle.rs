@@ -5,7 +5,7 @@ use super::world::{Log, SPAN};
 use crate::{
     event::{BusinessId, Lane},
     ledger::Outcome,
-    sources::kafka::register::{MAX_ENTRIES, Register, Token},
+    sources::kafka::register::{Register, Token},
 };
 use std::collections::HashSet;
 
@@ -37,6 +37,8 @@ impl std::fmt::Display for Name {
 /// See the module.
 pub struct Oracle {
     shards: Vec<Vec<Seen>>,
+    /// Entries and characters that a commit may fill with claims.
+    limits: (usize, usize),
     carried: HashSet<(Token, i32, i64)>,
     /// Something was done to the system that a run without faults does not have.
     pub faulty: bool,
@@ -50,7 +52,7 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    pub fn new(logs: &[Log]) -> Self {
+    pub fn new(logs: &[Log], limits: (usize, usize)) -> Self {
         let mut shards = Vec::new();
         for log in logs {
             let mut time = -1;
@@ -62,6 +64,7 @@ impl Oracle {
         }
         Self {
             shards,
+            limits,
             carried: HashSet::new(),
             faulty: false,
             foreign: false,
@@ -84,7 +87,14 @@ impl Oracle {
     }
 
     /// An accepted commit replaced `old`.
-    pub fn written(&mut self, shard: i32, old: Option<&(i64, Register)>, end: i64, new: &Register, chars: usize) {
+    pub fn written(
+        &mut self,
+        shard: i32,
+        old: Option<&(i64, Register)>,
+        end: i64,
+        new: &Register,
+        chars: usize,
+    ) {
         if self.foreign {
             return;
         }
@@ -93,7 +103,9 @@ impl Oracle {
         if end < *old_end {
             self.broken("I7", &format!("committed offset went back ({shard}: {old_end} -> {end})"));
         }
-        if chars > 4096 || new.open.len() + new.parked.len() > MAX_ENTRIES {
+        let (before, after) = (old.open.len() + old.parked.len(), new.open.len() + new.parked.len());
+        let grown = after > before && (after > self.limits.0 || chars > self.limits.1);
+        if chars > 4096 || grown {
             self.broken("N7", &format!("register does not fit ({shard}: {chars} chars)"));
         }
         for offset in 0..end {
@@ -199,7 +211,15 @@ impl Oracle {
     }
 
     /// A report of an entry of somebody else is durable. `stale`: the reporter has lost the partition meanwhile (N6).
-    pub fn named(&mut self, shard: i32, offset: i64, outcome: Outcome, by: Token, stale: bool, runs_here: bool) {
+    pub fn named(
+        &mut self,
+        shard: i32,
+        offset: i64,
+        outcome: Outcome,
+        by: Token,
+        stale: bool,
+        runs_here: bool,
+    ) {
         self.names += 1;
         let record = Name(shard, offset);
         let carried = self.carried.contains(&(by, shard, offset));

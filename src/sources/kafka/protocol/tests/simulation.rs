@@ -12,21 +12,38 @@ use proptest::{collection::vec, prelude::*};
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
     /// Fair progress of everybody without faults; calls start, and end only with `work`.
-    Rounds { n: u8, work: bool },
+    Rounds {
+        n: u8,
+        work: bool,
+    },
     /// New records become visible.
-    Write { p: u8, n: u8 },
+    Write {
+        p: u8,
+        n: u8,
+    },
     /// `late`: the library learns of the group's state in the middle of it.
-    Turn { m: u8, n: u8, due: bool, late: bool },
+    Turn {
+        m: u8,
+        n: u8,
+        due: bool,
+        late: bool,
+    },
     Library(u8),
     Coordinator(u8),
-    Work { m: u8, k: u8 },
+    Work {
+        m: u8,
+        k: u8,
+    },
     Time(u8),
     /// Metadata change: the group rebalances.
     Move,
     /// SIGTERM; later a new process takes its place.
     Stop(u8),
     Restart(u8),
-    Retention { p: u8, n: u8 },
+    Retention {
+        p: u8,
+        n: u8,
+    },
     // What follows are faults.
     Crash(u8),
     Freeze(u8),
@@ -162,7 +179,7 @@ pub fn runs(faults: Faults, length: usize) -> BoxedStrategy<Run> {
     let made = (keys, ids, -20..40_i64).prop_map(|(key, id, step_ms)| Made { key, id, step_ms });
     let shape = (
         prop_oneof![Just(3_usize), Just(16), Just(256)],
-        prop_oneof![1 => Just(70_usize), 4 => Just(2048)],
+        prop_oneof![1 => Just(44_usize), 4 => Just(2048)],
         1..12_usize,
         1..4_usize,
     );
@@ -184,8 +201,8 @@ pub struct Simulation {
 
 impl Simulation {
     pub fn new(run: &Run, bug: Bug, mutations: Mutations) -> Self {
-        let mut world = World::new(&run.logs);
         let (entries, chars, window, depth) = run.shape;
+        let mut world = World::new(&run.logs, (entries, chars));
         let shape = Shape { entries, chars, window, depth };
         let members =
             (0..run.processes).map(|slot| Member::new(slot, shape, bug, mutations, &mut world)).collect();
@@ -297,9 +314,9 @@ impl Simulation {
     /// The coordinator's step; identities that nobody uses any more do not hold a rebalance up.
     fn coordinate(&mut self, turn: usize) {
         if self.world.group.state == State::Preparing {
-            let used: Vec<Option<u64>> =
-                self.members.iter().map(|m| m.lib.id.filter(|_| m.alive)).collect();
-            let phantom = self.world.group.members.iter().find(|(id, m)| !m.joined && used[m.process] != Some(**id));
+            let used: Vec<Option<u64>> = self.members.iter().map(|m| m.lib.id.filter(|_| m.alive)).collect();
+            let phantom =
+                self.world.group.members.iter().find(|(id, m)| !m.joined && used[m.process] != Some(**id));
             if let Some((&id, _)) = phantom {
                 self.world.now += SESSION;
                 self.world.group.members.remove(&id);
@@ -321,7 +338,11 @@ impl Simulation {
             member.arrive(&mut self.world);
             member.answer(&mut self.world);
             member.turn(&mut self.world, 3, work, false);
-            for k in (0..member.chains.len()).rev().filter(|k| work || !member.chains[*k][0].begun).collect::<Vec<_>>() {
+            for k in (0..member.chains.len())
+                .rev()
+                .filter(|k| work || !member.chains[*k][0].begun)
+                .collect::<Vec<_>>()
+            {
                 member.work(&mut self.world, k, patient);
             }
         }
@@ -364,7 +385,9 @@ impl Simulation {
     }
 
     fn quiet(member: &Member) -> bool {
-        let idle = |s: &super::super::shard::Shard<_>| s.is_confirmed() && !s.is_dirty() && s.entries() + s.waiting() == 0;
+        let idle = |s: &super::super::shard::Shard<_>| {
+            s.is_confirmed() && !s.is_dirty() && s.entries() + s.waiting() == 0
+        };
         member.lib.state == Membership::Stable
             && member.flight.is_none()
             && member.chains.is_empty()
