@@ -42,9 +42,9 @@ test: setup check python real faults deny ## everything (cold: under 60 minutes,
 campaign: setup ## the fault tests with larger numbers (hours)
 	KUBELESS_CAMPAIGN=1 cargo test --release --test real --test faults -- --nocapture --test-threads=1
 
-bench: ## the whole path against the limit wrk finds (usually 10 minutes)
+bench: ## the whole path against the limit wrk finds (usually 10 minutes; benches/README.md)
 	@scripts/setup.sh bench
-	cargo bench
+	cargo bench --bench pipeline
 
 demo: ## 10,000 real events, a kill -9 in the middle, nothing invoked twice (under 2 minutes after the build)
 	@scripts/setup.sh run

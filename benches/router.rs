@@ -32,8 +32,12 @@ fn function(n: usize, revision: usize) -> api::function::Function {
 
 fn trigger(n: usize) -> std::sync::Arc<api::trigger::TriggerCore> {
     let spec = json!({"topic": "orders", "functionSelector": {"matchLabels": {"app": format!("a{n}")}}});
-    let decoded =
-        (KINDS[0].trigger().decode)(object(KINDS[0].trigger().kind, &format!("t{n}"), ("uid", &json!(format!("u{n}"))), &spec));
+    let decoded = (KINDS[0].trigger().decode)(object(
+        KINDS[0].trigger().kind,
+        &format!("t{n}"),
+        ("uid", &json!(format!("u{n}"))),
+        &spec,
+    ));
     decoded.unwrap_or_else(|faults| panic!("{faults:?}")).core
 }
 

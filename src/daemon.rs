@@ -219,9 +219,15 @@ impl Folders {
     /// Resolves when any folder changed. Cancel-safe.
     async fn changed(&mut self) {
         debug_assert_eq!(self.watches.len(), self.signals.len());
-        let waits = self.signals.iter_mut().map(|s| Box::pin(s.changed()));
-        // A watch that ended signals nothing any more; the others go on.
-        let _ = futures_util::future::select_all(waits).await;
+        let waits = self.signals.iter_mut().map(|signal| {
+            Box::pin(async move {
+                // A watch that ended signals nothing any more; the others go on.
+                if signal.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            })
+        });
+        futures_util::future::select_all(waits).await;
     }
 
     async fn read(&mut self, process: &ProcessMetrics) -> Changes {

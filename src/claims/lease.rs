@@ -29,6 +29,11 @@ impl StartLease {
         self.until_boot_ms.fetch_max(until_boot_ms, Ordering::AcqRel);
     }
 
+    /// Whether it was ended for good.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
     /// Ends the lease for good: the shard was revoked or lost.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Release);

@@ -19,6 +19,31 @@ pub enum Answer {
 }
 
 /// Proof that this process, and no other, may invoke `T`, once: not `Clone`, moved into the invoker by value.
+///
+/// With a claim a call compiles:
+/// ```
+/// # use kubeless::{claims::Claimed, invoker::{Call, Invoker}};
+/// async fn once(invoker: &Invoker, call: Claimed<Call>) { invoker.invoke(call).await; }
+/// ```
+/// Without one it does not:
+/// ```compile_fail,E0308
+/// # use kubeless::{claims::Claimed, invoker::{Call, Invoker}};
+/// async fn once(invoker: &Invoker, call: Call) { invoker.invoke(call).await; }
+/// ```
+/// Nor does a second call with the same claim:
+/// ```compile_fail,E0382
+/// # use kubeless::{claims::Claimed, invoker::{Call, Invoker}};
+/// async fn twice(invoker: &Invoker, call: Claimed<Call>) { invoker.invoke(call).await; invoker.invoke(call).await; }
+/// ```
+/// Nor a copy, nor a claim of one's own making:
+/// ```compile_fail,E0308
+/// # use kubeless::claims::Claimed;
+/// fn copy(claim: &Claimed<u32>) -> Claimed<u32> { claim.clone() }
+/// ```
+/// ```compile_fail,E0423
+/// # use kubeless::claims::Claimed;
+/// fn make() -> Claimed<u32> { Claimed(7) }
+/// ```
 #[must_use = "a claimed event that is dropped is lost without an outcome"]
 #[derive(Debug)]
 pub struct Claimed<T>(T);

@@ -58,15 +58,26 @@ impl<'a> Judging<'a> {
 
     /// Judges one event at monotone log time `log_time_ms`.
     pub fn judge(&mut self, shard: i32, sequence: i64, log_time_ms: i64, event: &Event) -> Judgement {
-        if let Some(age) = self.settings.expire_after
-            && event.attributes.time_ms >= 0
-            && self.now_ms - event.attributes.time_ms > i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
-        {
-            return pass(Outcome::Expired, "older than delivery.expireAfter");
-        }
         if let Err(clause) = self.settings.filter.check(&event.attributes, &event.content_type) {
             return Judgement::Pass(Outcome::Filtered, Reason::Clause(Arc::clone(&clause.path)));
         }
+        // Expiry last: it depends on the wall clock, and the window must be a function of the log (D1).
+        match self.repeated(shard, sequence, log_time_ms, event) {
+            Judgement::Start if self.is_expired(event) => {
+                pass(Outcome::Expired, "older than delivery.expireAfter")
+            }
+            judgement => judgement,
+        }
+    }
+
+    fn is_expired(&self, event: &Event) -> bool {
+        self.settings.expire_after.is_some_and(|age| {
+            let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+            event.attributes.time_ms >= 0 && self.now_ms - event.attributes.time_ms > age
+        })
+    }
+
+    fn repeated(&mut self, shard: i32, sequence: i64, log_time_ms: i64, event: &Event) -> Judgement {
         let Some(id) = event.business.filter(|_| self.settings.dedup) else { return Judgement::Start };
         let (window, overlay) =
             self.overlays.entry(shard).or_insert_with(|| (self.window.shard(shard), Overlay::default()));

@@ -1,7 +1,7 @@
 //! Lanes of one shard: events of a lane run one at a time, in log order; a busy lane parks what comes next
 //! (rule L1). Pure bookkeeping. Must never claim or start anything.
 
-use crate::event::Lane;
+use crate::event::{Lane, hasher::Plain};
 use std::collections::{HashMap, VecDeque};
 
 #[derive(Debug, Default)]
@@ -14,7 +14,7 @@ struct State {
 /// running or parked event is an entry there.
 #[derive(Debug, Default)]
 pub struct Lanes {
-    lanes: HashMap<Lane, State>,
+    lanes: HashMap<Lane, State, Plain>,
     ready: VecDeque<Lane>,
 }
 

@@ -11,7 +11,16 @@ pub mod settings;
 pub mod subscription;
 pub mod worker;
 
-pub use crate::claims::{Answer, Claimed, lease::StartLease};
+// What a source needs of the rooms below, through this one door.
+pub use crate::claims::{
+    Answer, Claimed,
+    lease::StartLease,
+    window::{Window, WindowConfig},
+};
+pub use crate::router::{
+    Router,
+    table::{Route, SubscriptionKey},
+};
 pub use judge::{Judgement, Judging, Reason};
 pub use settings::Settings;
 pub use subscription::{Subscription, SubscriptionParts};

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 /// Fewest events that may be claimed while any endpoint is ready.
 const FLOOR: usize = 16;
+/// Round trips' worth of events beside those that run: two (see [`Pace::window`]) and a quarter for what the source's
+/// thread does between two commits.
+const AHEAD: f64 = 2.25;
 /// Longest chain of one lane claimed by one commit.
 const LONGEST_CHAIN: usize = 64;
 
@@ -31,9 +34,11 @@ impl Pace {
         ratio(self.commit_us, self.call_us).clamp(1, LONGEST_CHAIN)
     }
 
-    /// Events that may be claimed and unfinished at once.
+    /// Events that may be claimed and unfinished when a commit is sent: what runs, what completes until its answer
+    /// is there, and what it claims itself, which is as much again. Once the answer is there, about one round trip's
+    /// worth is left beside what runs.
     pub fn window(&self, max_in_flight: usize, cap: usize) -> usize {
-        let ahead = ratio(self.commit_us * 1.25 * max_in_flight as f64, self.call_us);
+        let ahead = ratio(self.commit_us * AHEAD * max_in_flight as f64, self.call_us);
         (max_in_flight + ahead).max(FLOOR).min(cap.max(FLOOR))
     }
 }
@@ -64,7 +69,8 @@ mod tests {
         let mut pace = Pace::default();
         pace.committed(Duration::from_millis(10));
         pace.called(Duration::from_millis(5));
-        assert_eq!(pace.window(64, 256), 64 + 160);
+        assert_eq!(pace.window(64, 1024), 64 + 288);
+        assert_eq!(pace.window(64, 256), 256, "the cap holds");
         assert_eq!(pace.depth(), 2);
         assert_eq!(pace.window(1, 4), FLOOR, "the floor holds against a small cap");
     }

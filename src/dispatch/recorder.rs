@@ -8,11 +8,15 @@ use crate::{
         Outcome,
         conservation::Conservation,
         journal::{self, Journal, Line},
+        line::{Entry, LineWriter},
     },
     telemetry::SubscriptionMetrics,
 };
 use metrics::Counter;
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 /// Collects lines until [`Recorder::flush`]. Used by the source's thread alone.
 #[derive(Debug)]
@@ -20,9 +24,7 @@ pub struct Recorder {
     journal: Arc<Journal>,
     conservation: Arc<Conservation>,
     outcomes: [Counter; Outcome::ALL.len()],
-    trigger: String,
-    function: String,
-    owner: String,
+    writer: LineWriter,
     buffer: Vec<u8>,
     pending: Vec<(Outcome, u64)>,
 }
@@ -57,44 +59,36 @@ impl Recorder {
         owner: String,
     ) -> Self {
         let outcomes = Outcome::ALL.map(|o| metrics.outcome(o.as_str()));
+        let writer = LineWriter::new(trigger, function, owner);
         let (buffer, pending) = (Vec::new(), Vec::new());
-        Self { journal, conservation, outcomes, trigger, function, owner, buffer, pending }
+        Self { journal, conservation, outcomes, writer, buffer, pending }
     }
 
-    /// Adds an ending to the batch and returns its line.
-    pub fn end(&mut self, ending: &Ending<'_>) -> Line {
-        let line = self.line(ending);
-        journal::write_line(&mut self.buffer, &line);
+    /// Adds an ending to the batch.
+    pub fn end(&mut self, ending: &Ending<'_>) {
+        self.writer.write(&mut self.buffer, &ending.entry());
         self.pending.push((ending.outcome, ending.count));
-        line
     }
 
-    fn line(&self, e: &Ending<'_>) -> Line {
-        let now = jiff::Timestamp::now();
-        Line {
-            ts: format!("{now:.6}"),
-            trigger: self.trigger.clone(),
-            function: self.function.clone(),
-            id: e.id.to_owned(),
-            stream: e.position.stream.to_string(),
-            shard: e.position.shard,
-            sequence: e.position.sequence,
-            epoch: e.position.epoch,
-            time_ms: e.position.time_ms,
-            outcome: e.outcome,
-            status: e.settled.and_then(|s| s.status),
-            endpoint: e.settled.and_then(|s| s.endpoint).map(|a| a.to_string()),
-            sent_ms: e.settled.map_or(0, |s| s.sent_unix_ms),
-            took_us: e.settled.map_or(0, |s| i64::try_from(s.took.as_micros()).unwrap_or(i64::MAX)),
-            reason: e.reason.map(str::to_owned),
-            owner: e.owner.unwrap_or(&self.owner).to_owned(),
-            count: e.count,
-        }
+    /// Adds the line of an ending that is counted later, by [`Recorder::count`].
+    pub fn announce(&mut self, ending: &Ending<'_>) {
+        self.writer.write(&mut self.buffer, &ending.entry());
+    }
+
+    /// Counts an ending whose line is written already.
+    pub fn count(&mut self, outcome: Outcome, count: u64) {
+        self.conservation.ended(outcome, count);
+        self.outcomes[outcome as usize].increment(count);
+    }
+
+    /// The journal line of an ending, for a dead letter.
+    pub fn line(&self, ending: &Ending<'_>) -> Line {
+        self.writer.line(&ending.entry())
     }
 
     /// Whether a batch waits to be written.
     pub fn is_pending(&self) -> bool {
-        !self.pending.is_empty()
+        !self.buffer.is_empty()
     }
 
     /// Writes the batch and counts it. After an error the batch is kept and written by the next call.
@@ -109,5 +103,24 @@ impl Recorder {
             self.outcomes[outcome as usize].increment(count);
         }
         Ok(())
+    }
+}
+
+impl Ending<'_> {
+    fn entry(&self) -> Entry<'_> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Entry {
+            ended_us: i64::try_from(now.as_micros()).unwrap_or(i64::MAX),
+            id: self.id,
+            position: self.position,
+            outcome: self.outcome,
+            status: self.settled.and_then(|s| s.status),
+            endpoint: self.settled.and_then(|s| s.endpoint),
+            sent_ms: self.settled.map_or(0, |s| s.sent_unix_ms),
+            took_us: self.settled.map_or(0, |s| i64::try_from(s.took.as_micros()).unwrap_or(i64::MAX)),
+            reason: self.reason,
+            owner: self.owner,
+            count: self.count,
+        }
     }
 }

@@ -82,7 +82,8 @@ impl Subscription {
             &Outcome::ALL.map(Outcome::as_str),
         );
         let subscription = Arc::new(Semaphore::new(parts.settings.max_in_flight));
-        let permits = Permits { subscription, function: parts.function_permits };
+        let limit = parts.settings.max_in_flight;
+        let permits = Permits { subscription, function: parts.function_permits, limit };
         Self {
             trigger: parts.trigger,
             function: parts.function,
@@ -118,7 +119,8 @@ impl Subscription {
         if settings.max_in_flight != self.settings.load().max_in_flight {
             let subscription = Arc::new(Semaphore::new(settings.max_in_flight));
             let function = Arc::clone(&self.permits.load().function);
-            self.permits.store(Arc::new(Permits { subscription, function }));
+            let permits = Permits { subscription, function, limit: settings.max_in_flight };
+            self.permits.store(Arc::new(permits));
         }
         self.settings.store(Arc::new(settings));
     }
@@ -142,6 +144,11 @@ impl Subscription {
     pub fn calls_running(&self) -> usize {
         let limit = self.settings.load().max_in_flight;
         limit.saturating_sub(self.permits.load().subscription.available_permits())
+    }
+
+    /// Calls that the function could take now, over all its subscriptions of this process.
+    pub fn function_has_room_for(&self) -> usize {
+        self.permits.load().function.available_permits()
     }
 
     /// A recorder for this subscription's outcomes.

@@ -3,6 +3,7 @@
 
 pub mod cloudevents;
 pub mod filter;
+pub mod hasher;
 pub mod headers;
 
 use bytes::Bytes;

@@ -172,7 +172,11 @@ impl Invoker {
         let mut pause = self.config.retry_pause.0.max(SHORTEST_PAUSE);
         loop {
             let error = match self.attempt(&call, &mut run, deadline.as_mut()).await {
-                Ok(status) if status.is_redirection() && testkit::bug("redirect_followed") && run.attempts < 2 => continue,
+                Ok(status)
+                    if status.is_redirection() && testkit::bug("redirect_followed") && run.attempts < 2 =>
+                {
+                    continue;
+                }
                 Ok(status) => {
                     testkit::point("after_response_head");
                     return run.answered(status);
@@ -270,6 +274,31 @@ impl Run<'_> {
             attempts: self.attempts,
             took: self.started.elapsed(),
             reason: reason.map(Reason::as_str),
+        }
+    }
+}
+
+impl Settled {
+    /// A call that was claimed and never handed to the invoker.
+    pub fn never_sent(reason: &'static str) -> Self {
+        Self::without_call(Outcome::Unreachable, reason)
+    }
+
+    /// A call whose task ended without a result: a defect of this program; the function may have run.
+    pub fn panicked() -> Self {
+        Self::without_call(Outcome::Unanswered, "the call's task panicked")
+    }
+
+    fn without_call(outcome: Outcome, reason: &'static str) -> Self {
+        Self {
+            outcome,
+            status: None,
+            endpoint: None,
+            sent_unix_ms: 0,
+            first_byte_unix_ms: 0,
+            attempts: 0,
+            took: Duration::ZERO,
+            reason: Some(reason),
         }
     }
 }

@@ -131,7 +131,9 @@ impl Journal {
         std::fs::create_dir_all(dir).map_err(|e| io(dir, e))?;
         let number = segments(dir)?.last().map_or(0, |(n, _)| n + 1);
         let segment = Segment { number, file: create(dir, number)?, bytes: 0 };
-        Ok(Self { dir: dir.to_owned(), config, segment: Mutex::new(segment) })
+        let journal = Self { dir: dir.to_owned(), config, segment: Mutex::new(segment) };
+        journal.remove_old(number)?;
+        Ok(journal)
     }
 
     /// Writes whole lines with one `write` (they survive the death of this process from here on) and removes the
@@ -149,27 +151,29 @@ impl Journal {
             *segment = Segment { number, file: create(&self.dir, number)?, bytes: 0 };
             self.remove_old(number)?;
         }
-        segment.file.write_all(lines).map_err(|e| io(&self.dir, e))?;
+        if let Err(error) = segment.file.write_all(lines) {
+            // Part of it may stand there: the next attempt must not be glued to a torn line.
+            let _ = segment.file.set_len(segment.bytes);
+            return Err(io(&self.dir, error));
+        }
         segment.bytes += lines.len() as u64;
         Ok(())
     }
 
     fn remove_old(&self, current: u64) -> Result<(), Error> {
-        let keep = (self.config.max_bytes / self.config.segment_bytes.max(1)).max(2);
-        for (number, path) in segments(&self.dir)? {
-            if number + keep <= current {
+        // By size, not by number: each start of the process begins a segment, however short the one before.
+        let mut left = self.config.max_bytes.saturating_sub(self.config.segment_bytes);
+        for (number, path) in segments(&self.dir)?.into_iter().rev().filter(|(n, _)| *n != current) {
+            let size = std::fs::metadata(&path).map_or(0, |m| m.len());
+            if size > left {
+                left = 0;
                 std::fs::remove_file(&path).map_err(|e| io(&path, e))?;
+            } else {
+                left -= size;
             }
+            debug_assert!(number < current);
         }
         Ok(())
-    }
-}
-
-/// Appends `line` as JSON to `buffer`.
-pub fn write_line(buffer: &mut Vec<u8>, line: &Line) {
-    // Writing to memory cannot fail and a line has no map with keys that are not strings.
-    if serde_json::to_writer(&mut *buffer, line).is_ok() {
-        buffer.push(b'\n');
     }
 }
 

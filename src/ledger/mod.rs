@@ -3,6 +3,7 @@
 
 pub mod conservation;
 pub mod journal;
+pub mod line;
 
 use serde::{Deserialize, Serialize};
 

@@ -2,7 +2,16 @@
 //! control characters that came from an event.
 
 use crate::ledger::{Outcome, journal::Line};
-use std::{collections::BTreeMap, fmt::Write as _, io::Write};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    fmt::Write as _,
+    io::Write,
+};
+use xxhash_rust::xxh3::xxh3_128;
+
+/// Deliveries whose outcome is remembered, to recognise an `in_doubt` that comes after its event's own outcome: a
+/// successor names what stood open in the register, which is at most a claim window old.
+const REMEMBERED: usize = 16_384;
 
 /// Writes the live lines and counts what it wrote.
 #[derive(Debug)]
@@ -10,16 +19,51 @@ pub struct Live {
     json: bool,
     header_printed: bool,
     counts: BTreeMap<&'static str, u64>,
+    recent: Recent,
+}
+
+/// The outcomes that were printed last, by delivery.
+#[derive(Debug, Default)]
+struct Recent {
+    outcomes: HashMap<u128, Outcome>,
+    order: VecDeque<u128>,
+}
+
+impl Recent {
+    /// What was printed for the same delivery before, if it was printed lately.
+    fn replace(&mut self, line: &Line) -> Option<Outcome> {
+        let Line { trigger, function, stream, shard, sequence, epoch, time_ms, .. } = line;
+        let key = format!("{trigger}\0{function}\0{stream}\0{shard}\0{sequence}\0{epoch}\0{time_ms}");
+        let key = xxh3_128(key.as_bytes());
+        let before = self.outcomes.get(&key).copied();
+        if before.is_none() {
+            self.order.push_back(key);
+        }
+        if before.is_none_or(|outcome| outcome == Outcome::InDoubt) {
+            self.outcomes.insert(key, line.outcome);
+        }
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.outcomes.remove(&oldest);
+        }
+        before
+    }
 }
 
 impl Live {
     /// Text for people, or JSON lines for programs.
     pub fn new(json: bool) -> Self {
-        Self { json, header_printed: false, counts: BTreeMap::new() }
+        Self { json, header_printed: false, counts: BTreeMap::new(), recent: Recent::default() }
     }
 
-    /// One event ended.
+    /// One event ended. An event has one outcome: its own is worth more than a successor's doubt (rule N6).
     pub fn event(&mut self, line: &Line) -> std::io::Result<()> {
+        match self.recent.replace(line) {
+            Some(Outcome::InDoubt) => self.uncount(Outcome::InDoubt, line.count),
+            Some(_) if line.outcome == Outcome::InDoubt => return Ok(()),
+            _ => {}
+        }
         *self.counts.entry(line.outcome.as_str()).or_default() += line.count;
         let mut out = anstream::stdout().lock();
         if self.json {
@@ -42,6 +86,12 @@ impl Live {
             "{}",
             columns([time, short(&line.trigger), &event, short(&line.function), &result, &took])
         )
+    }
+
+    fn uncount(&mut self, outcome: Outcome, count: u64) {
+        if let Some(counted) = self.counts.get_mut(outcome.as_str()) {
+            *counted = counted.saturating_sub(count);
+        }
     }
 
     /// The last sentence of a session.
@@ -124,4 +174,41 @@ fn printable(text: &str) -> String {
         }
         safe
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(sequence: i64, outcome: Outcome) -> Line {
+        let text = format!(
+            r#"{{"ts":"2026-01-01T00:00:00Z","trigger":"a/b","function":"a/c","id":"e","stream":"t","shard":0,"sequence":{sequence},"epoch":0,"time_ms":1,"outcome":"{}","owner":"00"}}"#,
+            outcome.as_str()
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn an_own_outcome_supersedes_a_doubt_whichever_comes_first() {
+        let mut live = Live::new(true);
+        for (sequence, outcome) in [
+            (1, Outcome::Delivered),
+            (1, Outcome::InDoubt),
+            (2, Outcome::InDoubt),
+            (2, Outcome::Failed),
+            (3, Outcome::InDoubt),
+        ] {
+            live.event(&line(sequence, outcome)).unwrap();
+        }
+        assert_eq!(live.summary(), "3 events: 1 delivered, 0 duplicates stopped, 1 in doubt, 1 failed");
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut recent = Recent::default();
+        for sequence in 0..20_000 {
+            assert_eq!(recent.replace(&line(sequence, Outcome::Delivered)), None);
+        }
+        assert_eq!((recent.outcomes.len(), recent.order.len()), (REMEMBERED, REMEMBERED));
+    }
 }

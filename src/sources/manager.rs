@@ -5,11 +5,7 @@ use super::{Environment, Exit, Order, Running, Source, SourceKind};
 use crate::{
     api::kind::TriggerObject,
     cluster::target::ObjectRef,
-    dispatch::Settings,
-    router::{
-        Router,
-        table::{Route, SubscriptionKey},
-    },
+    dispatch::{Route, Router, Settings, SubscriptionKey},
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -30,6 +26,7 @@ struct Entry {
     running: Running,
     restart_key: String,
     stopping: bool,
+    started: Instant,
 }
 
 struct Failure {
@@ -103,10 +100,14 @@ impl SourceManager {
             } else if let Some((trigger, _)) = wanted
                 && !entry.stopping
             {
-                entry.running.subscription.update(Settings::of(&trigger.core, self.environment.timeout_margin));
+                entry
+                    .running
+                    .subscription
+                    .update(Settings::of(&trigger.core, self.environment.timeout_margin));
             }
         }
         self.failures.retain(|key, _| desired.contains_key(key));
+        self.permits.retain(|function, _| desired.keys().any(|(_, key)| key.function == *function));
         for (key, (trigger, route)) in desired {
             if !self.entries.contains_key(&key) {
                 self.start(key, &trigger, &route);
@@ -132,32 +133,36 @@ impl SourceManager {
         }
         let Some(source) = self.sources.get(key.0) else { return };
         let limit = route.target.load().max_in_flight;
-        let permits = self
-            .permits
-            .entry(route.key.function.clone())
-            .or_insert_with(|| Arc::new(Semaphore::new(limit)));
+        let permits =
+            self.permits.entry(route.key.function.clone()).or_insert_with(|| Arc::new(Semaphore::new(limit)));
         let environment = Environment { permits: Arc::clone(permits), ..self.environment.clone() };
         match source.start(trigger, route, &environment) {
             Ok(running) => {
                 tracing::info!(trigger = %key.1.trigger, function = %key.1.function, "Subscription started");
                 let restart_key = source.restart_key(trigger);
-                self.entries.insert(key, Entry { running, restart_key, stopping: false });
+                self.entries
+                    .insert(key, Entry { running, restart_key, stopping: false, started: Instant::now() });
             }
-            Err(error) => self.failed(key, error.to_string()),
+            Err(error) => self.failed(key, error.to_string(), Instant::now(), Duration::ZERO),
         }
     }
 
-    fn failed(&mut self, key: Key, why: String) {
-        let before = self.failures.get(&key).map(|f| f.pause);
-        let pause = before.map_or(FIRST_PAUSE, |p| (p * 2).min(LONGEST_PAUSE));
+    fn failed(&mut self, key: Key, why: String, started: Instant, least: Duration) {
+        // One that ran for long starts over with a short pause.
+        let before = self.failures.get(&key).map(|f| f.pause).filter(|_| started.elapsed() < LONGEST_PAUSE);
+        let pause = before.map_or(FIRST_PAUSE, |p| (p * 2).min(LONGEST_PAUSE)).max(least);
         let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
         tracing::error!(trigger = %key.1.trigger, function = %key.1.function, why, pause_ms, "Subscription failed");
         self.failures.insert(key, Failure { pause, until: Instant::now() + pause, why });
     }
 
     fn collect_ended(&mut self) {
-        let ended: Vec<Key> =
-            self.entries.iter().filter(|(_, e)| e.running.thread.is_finished()).map(|(k, _)| k.clone()).collect();
+        let ended: Vec<Key> = self
+            .entries
+            .iter()
+            .filter(|(_, e)| e.running.thread.is_finished())
+            .map(|(k, _)| k.clone())
+            .collect();
         for key in ended {
             let Some(entry) = self.entries.remove(&key) else { continue };
             let exit = entry.running.thread.join();
@@ -165,9 +170,9 @@ impl SourceManager {
                 Ok(Exit::Stopped) => {
                     tracing::info!(trigger = %key.1.trigger, function = %key.1.function, "Subscription stopped");
                 }
-                Ok(Exit::Failed(why)) => self.failed(key, why),
+                Ok(Exit::Failed(why, least)) => self.failed(key, why, entry.started, least),
                 // The panic was reported by its own thread.
-                Err(_) => self.failed(key, "its thread panicked".to_owned()),
+                Err(_) => self.failed(key, "its thread panicked".to_owned(), entry.started, Duration::ZERO),
             }
         }
     }

@@ -7,9 +7,8 @@ pub mod manager;
 use crate::{
     api::kind::{TriggerKind, TriggerObject},
     config::DispatcherConfig,
-    dispatch::{Subscription, Workers},
+    dispatch::{Route, Subscription, Workers},
     ledger::journal::Journal,
-    router::table::Route,
 };
 use std::{
     sync::{Arc, Mutex, atomic::AtomicUsize, mpsc},
@@ -106,8 +105,8 @@ pub enum Order {
 pub enum Exit {
     /// It was told to.
     Stopped,
-    /// It must not come back at once; the text says why.
-    Failed(String),
+    /// It failed with this reason and must not come back before the pause is over.
+    Failed(String, Duration),
 }
 
 /// A source that serves a subscription, on a thread of its own.

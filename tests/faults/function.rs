@@ -23,8 +23,7 @@ fn every_misbehaviour_is_one_call_and_one_true_outcome() {
         _ => Behaviour::OK,
     });
     scenario.produce(cluster, &Plan { count: 3_200, repeat_every: 0, keys: 400 });
-    let mut dispatcher =
-        scenario.launch("one").arg("--set").arg("invoker.timeout_margin=500ms").start();
+    let mut dispatcher = scenario.launch("one").arg("--set").arg("invoker.timeout_margin=500ms").start();
     dispatcher.wait_ready(Duration::from_secs(20));
     let report = scenario.settle(Duration::from_secs(120));
     report.assert_clean();

@@ -7,16 +7,14 @@ use crate::support::{
 use std::time::Duration;
 
 const TRIGGER: &str = "  delivery:\n    maxInFlight: 16\n    claimWindow: 64\n";
-const SHORT_SESSION: &str = "sources.kafka.session_timeout=6s";
 
 #[test]
 fn a_rolling_restart_of_two_replicas_under_load_loses_nothing() {
     let cluster = kafka::shared();
     let mut scenario = Scenario::new(cluster, 8, 1, TRIGGER);
-    scenario.witness.always(crate::support::witness::Behaviour::Answer {
-        status: 200,
-        delay: Duration::from_millis(3),
-    });
+    scenario
+        .witness
+        .always(crate::support::witness::Behaviour::Answer { status: 200, delay: Duration::from_millis(3) });
     scenario.produce(cluster, &Plan { count: 20_000, repeat_every: 0, keys: 500 });
     let (mut first, mut second) = (scenario.start("first"), scenario.start("second"));
     for round in 0..3 {
@@ -53,16 +51,15 @@ fn a_member_that_joins_and_leaves_under_load_loses_nothing() {
 fn a_frozen_member_that_comes_back_invokes_nothing_twice() {
     let cluster = kafka::shared();
     let mut scenario = Scenario::new(cluster, 4, 1, TRIGGER);
-    scenario.witness.always(crate::support::witness::Behaviour::Answer {
-        status: 200,
-        delay: Duration::from_millis(20),
-    });
+    scenario
+        .witness
+        .always(crate::support::witness::Behaviour::Answer { status: 200, delay: Duration::from_millis(20) });
     scenario.produce(cluster, &Plan { count: 6_000, repeat_every: 0, keys: 300 });
-    let mut frozen = scenario.launch("frozen").arg("--set").arg(SHORT_SESSION).start();
+    let mut frozen = scenario.launch("frozen").start();
     frozen.wait_ready(Duration::from_secs(20));
     scenario.witness.wait_for(300, Duration::from_secs(30));
     frozen.sigstop();
-    let mut successor = scenario.launch("successor").arg("--set").arg(SHORT_SESSION).start();
+    let mut successor = scenario.launch("successor").start();
     successor.wait_ready(Duration::from_secs(20));
     // The successor works: the session of the frozen member is over.
     let seen = scenario.witness.len();

@@ -10,12 +10,11 @@ const TRIGGER: &str = "  delivery:\n    maxInFlight: 16\n    claimWindow: 64\n";
 
 #[test]
 fn a_broker_and_the_coordinator_die_and_come_back() {
-    let mut cluster = KafkaCluster::start(3, &Options::default());
+    let mut cluster = KafkaCluster::start(3, &Options::short_sessions());
     let mut scenario = Scenario::new(&cluster, 6, 3, TRIGGER);
-    scenario.witness.always(crate::support::witness::Behaviour::Answer {
-        status: 200,
-        delay: Duration::from_millis(5),
-    });
+    scenario
+        .witness
+        .always(crate::support::witness::Behaviour::Answer { status: 200, delay: Duration::from_millis(5) });
     scenario.produce(&cluster, &Plan { count: 20_000, repeat_every: 0, keys: 500 });
     let mut dispatcher = scenario.start("one");
     scenario.witness.wait_for(500, Duration::from_secs(60));

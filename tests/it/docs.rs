@@ -1,8 +1,112 @@
-//! Generated pages are equal to what the program says. `UPDATE=1` rewrites them.
+//! Documents and examples say what the program does: generated pages are equal to it (`UPDATE=1` rewrites them), written
+//! ones leave nothing out, examples load. Must never check prose.
 #![allow(clippy::unwrap_used, reason = "a failed step of a test is a panic")]
 
-use kubeless::telemetry::metrics;
-use std::{collections::BTreeSet, fs, path::Path};
+use kubeless::{
+    cluster::manifests::{self, Limits, Manifests},
+    invoker::Reason,
+    ledger::Outcome,
+    sources::{
+        KINDS,
+        kafka::{decode::Rejection, options::Options},
+    },
+    telemetry::metrics,
+};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Folders below `config/examples` that hold manifests.
+fn examples() -> Vec<PathBuf> {
+    let folders = fs::read_dir(root().join("config/examples")).unwrap().map(|entry| entry.unwrap().path());
+    let is_manifest = |path: &Path| path.extension().is_some_and(|end| end == "yaml" || end == "yml");
+    folders
+        .filter(|folder| folder.is_dir())
+        .filter(|folder| fs::read_dir(folder).unwrap().any(|file| is_manifest(&file.unwrap().path())))
+        .collect()
+}
+
+#[test]
+fn every_example_loads_and_each_trigger_selects_a_function() {
+    let kinds: Vec<_> = KINDS.iter().map(|kind| kind.trigger()).collect();
+    let folders = examples();
+    assert!(folders.len() >= 2, "{folders:?}");
+    for folder in folders {
+        let found: Manifests = manifests::load(&folder, &kinds, &Limits::default());
+        let told = folder.display();
+        assert!(found.problems.is_empty(), "{told}: {:?}", found.problems);
+        assert!(found.ignored.is_empty(), "{told}: {:?}", found.ignored);
+        assert!(!found.triggers.is_empty(), "{told} has no trigger");
+        for ((_, reference), trigger) in &found.triggers {
+            let selector = &trigger.object.core.selector;
+            let selected = found.functions.iter().any(|(name, function)| {
+                let labels = function.object.metadata.labels.clone().unwrap_or_default();
+                name.namespace == reference.namespace && selector.matches(&labels)
+            });
+            assert!(selected, "{told}: {reference} selects no function");
+        }
+    }
+}
+
+/// Dotted names of all fields that a schema describes, groups left out.
+fn leaves(schema: &serde_json::Value, path: &str, found: &mut BTreeSet<String>) {
+    let properties = schema.get("properties").and_then(serde_json::Value::as_object);
+    match properties {
+        Some(properties) if path != "functionSelector" && path != "dedup.key" => {
+            for (name, inner) in properties {
+                let dotted = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                leaves(inner, &dotted, found);
+            }
+        }
+        _ => drop(found.insert(path.to_owned())),
+    }
+}
+
+#[test]
+fn the_page_of_a_trigger_leaves_nothing_out() {
+    let page = read("docs/triggers/kafka.md");
+    let crd = serde_json::to_value((KINDS[0].trigger().crd)()).unwrap();
+    let spec = crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec").unwrap();
+    let mut wanted = BTreeSet::new();
+    leaves(spec, "", &mut wanted);
+    assert!(wanted.contains("delivery.deadLetter.topic"), "{wanted:?}");
+    wanted.extend(Outcome::ALL.map(|outcome| outcome.as_str().to_owned()));
+    wanted.extend(Reason::ALL.iter().map(|reason| reason.as_str().to_owned()));
+    wanted.extend(Rejection::REASONS.map(str::to_owned));
+    wanted.extend(toml::Table::try_from(Options::default()).unwrap().keys().cloned());
+    let missing: Vec<_> = wanted.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "docs/triggers/kafka.md does not name {missing:?}");
+}
+
+#[test]
+fn every_crash_point_is_in_the_architecture() {
+    let page = read("docs/ARCHITECTURE.md");
+    let (mut folders, mut names) = (vec![root().join("src")], BTreeSet::new());
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            let found = text.split("testkit::point(\"").skip(1).filter_map(|rest| rest.split('"').next());
+            names.extend(found.map(str::to_owned));
+        }
+    }
+    assert!(names.contains("claim_sent"), "{names:?}");
+    let missing: Vec<_> = names.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "docs/ARCHITECTURE.md, Crash points, does not name {missing:?}");
+}
 
 #[test]
 fn metrics_page_is_fresh() {

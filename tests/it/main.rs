@@ -2,7 +2,6 @@
 
 mod admin;
 mod cli;
-mod compile_fail;
 mod config;
 mod crds;
 mod decode;
@@ -13,7 +12,6 @@ mod fuzz_bodies;
 mod headers;
 mod invoker;
 mod journal;
-mod kafka_protocol;
 mod lanes;
 mod manifests;
 mod register;

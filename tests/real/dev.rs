@@ -17,7 +17,8 @@ use std::{
 /// Longest wait for anything here; nothing needs more than a few seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-const ECHO: &str = "apiVersion: kubeless.io/v1beta1\nkind: Function\nmetadata: {name: echo}\nspec: {runtime: echo}\n";
+const ECHO: &str =
+    "apiVersion: kubeless.io/v1beta1\nkind: Function\nmetadata: {name: echo}\nspec: {runtime: echo}\n";
 
 struct Session {
     folder: tempfile::TempDir,
@@ -60,7 +61,8 @@ impl Session {
     /// The address in a function's EndpointSlice.
     fn endpoint(&self, function: &str) -> String {
         until("the function is ready", || {
-            let text = fs::read_to_string(self.inside(&format!("run/endpoints/default.{function}.yaml"))).ok()?;
+            let text =
+                fs::read_to_string(self.inside(&format!("run/endpoints/default.{function}.yaml"))).ok()?;
             let port = text.rsplit_once("name: http-function-port, port: ")?.1.split(',').next()?.to_owned();
             text.contains("127.0.0.1").then(|| format!("127.0.0.1:{port}"))
         })
@@ -127,7 +129,8 @@ fn a_session_from_start_to_ctrl_c() {
     assert_eq!(session.wait().code(), Some(0));
     let mut text = String::new();
     session.child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
-    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines[0]["id"], "e1");
     assert_eq!(lines[1]["summary"]["duplicate"], 1);
     assert!(!exists(second) && TcpStream::connect(&echo).is_err());

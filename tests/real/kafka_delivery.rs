@@ -30,6 +30,10 @@ fn a_hundred_thousand_events_once_each_and_five_percent_repeats_stopped() {
         let kubeless::sources::kafka::register::Decoded::Register(register) = register else {
             panic!("{register:?}")
         };
-        assert_eq!((register.open.len(), register.parked.len()), (0, 0), "a graceful stop leaves nothing open");
+        assert_eq!(
+            (register.open.len(), register.parked.len()),
+            (0, 0),
+            "a graceful stop leaves nothing open"
+        );
     }
 }

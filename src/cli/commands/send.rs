@@ -9,14 +9,18 @@ use std::{
     fs::File,
     io::{self, BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
+    sync::mpsc::{Receiver, RecvTimeoutError, sync_channel},
+    time::Duration,
 };
 
 /// CloudEvents attributes of events that say none.
 const DEFAULT_SOURCE: &str = "/kubeless/send";
 const DEFAULT_TYPE: &str = "dev.kubeless.send";
 
-/// Lines of a file that are published together and acknowledged before more are read.
+/// Lines of a file that are published together and acknowledged before more are taken.
 const BATCH: usize = 1000;
+/// A line waits no longer than this for others: lines of a slow pipe go out as they come.
+const LINGER: Duration = Duration::from_millis(50);
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -31,6 +35,9 @@ pub struct Args {
     /// Publish every line of this file (- is standard input) as one event.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "data_flag", "id"])]
     file: Option<PathBuf>,
+    /// With --file: print where each event went (topic/partition/offset), one a line.
+    #[arg(long, requires = "file")]
+    positions: bool,
     /// Id of the event: the same id is delivered once.
     #[arg(long)]
     id: Option<String>,
@@ -79,29 +86,71 @@ pub fn run(args: &Args, wiring: &dyn Wiring) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// Publishes a file line by line, a bounded number at a time; returns how many.
+/// Publishes a file line by line, a bounded number at a time; returns how many. What stands before a bad line is sent.
 fn of_file(
     args: &Args,
     path: &Path,
     headers: &[(String, String)],
     publisher: &mut dyn Publisher,
 ) -> anyhow::Result<usize> {
-    let (mut waiting, mut sent) = (Vec::new(), 0);
-    for (number, line) in lines(path)?.enumerate() {
-        let line = line.with_context(|| path.display().to_string())?;
-        if line.trim().is_empty() {
-            continue;
+    let lines = read_ahead(lines(path)?);
+    let (mut waiting, mut number, mut sent) = (Vec::new(), 0, 0);
+    let mut out = output::stdout();
+    let mut flush = |waiting: &mut Vec<Message>| -> anyhow::Result<usize> {
+        if waiting.is_empty() {
+            return Ok(0);
         }
-        let at = || format!("{}:{}", path.display(), number + 1);
-        waiting.push(of_line(args, headers, line).with_context(at)?);
-        if waiting.len() == BATCH {
-            sent += publisher.publish(std::mem::take(&mut waiting))?.len();
+        let positions = publisher.publish(std::mem::take(waiting))?;
+        if args.positions {
+            positions.iter().try_for_each(|position| writeln!(out, "{position}"))?;
+        }
+        Ok(positions.len())
+    };
+    loop {
+        // Nothing waits: there is time for the next line, however late it comes.
+        let next = if waiting.is_empty() {
+            lines.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            lines.recv_timeout(LINGER)
+        };
+        match next {
+            Ok(line) => {
+                number += 1;
+                let at = || format!("{}:{number}", path.display());
+                let message = line.map_err(anyhow::Error::from).and_then(|line| {
+                    if line.trim().is_empty() { Ok(None) } else { of_line(args, headers, line).map(Some) }
+                });
+                match message.with_context(at) {
+                    Ok(message) => waiting.extend(message),
+                    Err(problem) => {
+                        sent += flush(&mut waiting)?;
+                        talk(&format!("{sent} sent to {}, those before the line that is wrong", args.topic));
+                        return Err(problem);
+                    }
+                }
+                if waiting.len() == BATCH {
+                    sent += flush(&mut waiting)?;
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => sent += flush(&mut waiting)?,
+            Err(RecvTimeoutError::Disconnected) => return Ok(sent + flush(&mut waiting)?),
         }
     }
-    if !waiting.is_empty() {
-        sent += publisher.publish(waiting)?.len();
-    }
-    Ok(sent)
+}
+
+/// Reads on a thread of its own, a batch ahead at most, so that a pipe without news does not hold up what came.
+fn read_ahead(lines: Box<dyn Iterator<Item = io::Result<String>> + Send>) -> Receiver<io::Result<String>> {
+    let (sender, receiver) = sync_channel(BATCH);
+    // It ends with the file, with an error of it, or with the receiver; the process does not wait for it.
+    std::thread::spawn(move || {
+        for line in lines {
+            let last = line.is_err();
+            if sender.send(line).is_err() || last {
+                return;
+            }
+        }
+    });
+    receiver
 }
 
 fn single(args: &Args, headers: Vec<(String, String)>) -> anyhow::Result<Message> {
@@ -169,9 +218,9 @@ fn header(text: &str) -> Result<(String, String), UsageError> {
         .ok_or_else(|| UsageError(format!("`{text}` is not a header; write --header NAME=VALUE")))
 }
 
-fn lines(path: &Path) -> anyhow::Result<Box<dyn Iterator<Item = io::Result<String>>>> {
+fn lines(path: &Path) -> anyhow::Result<Box<dyn Iterator<Item = io::Result<String>> + Send>> {
     if path == Path::new("-") {
-        return Ok(Box::new(io::stdin().lines()));
+        return Ok(Box::new(BufReader::new(io::stdin()).lines()));
     }
     let file = File::open(path).with_context(|| path.display().to_string())?;
     Ok(Box::new(BufReader::new(file).lines()))

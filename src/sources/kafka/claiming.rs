@@ -43,15 +43,49 @@ impl Engine {
         }
         let settings = self.subscription.settings();
         let window = self.pace.window(settings.max_in_flight, settings.claim_window);
-        let budget = window.saturating_sub(self.protocol.running());
+        let running = self.protocol.running();
+        // Rule 4: what other subscriptions keep busy is not claimed for, beyond what one commit completes.
+        let ahead = window.saturating_sub(settings.max_in_flight);
+        let room = self.subscription.function_has_room_for().saturating_add(ahead);
+        let budget = window.saturating_sub(running).min(room);
         if budget == 0 {
             return false;
         }
         let subscription = Arc::clone(&self.subscription);
         let mut judge = Adapter(subscription.judging(clock::unix_ms()));
-        let Some(proposal) = self.protocol.plan(budget, self.pace.depth(), &mut judge) else { return false };
+        let proposal = self.protocol.plan(budget, self.pace.depth(), &mut judge);
+        if judge.0.window_was_full() {
+            let ids = self.subscription.window().len();
+            self.trouble = Some(format!(
+                "the deduplication window is full ({ids} ids inside dedup.window): raise dedup.maxEntries or shorten \
+                 dedup.window; until then nothing more is claimed where it is needed"
+            ));
+        }
+        let Some(proposal) = proposal else { return false };
+        if !self.write_passes(&proposal) {
+            return false;
+        }
         self.commit_and_start(consumer, proposal);
         true
+    }
+
+    /// Writes the lines of what would end without a call *before* the commit passes over it: a crash in between repeats
+    /// the line (same key, same outcome), where the other order would lose it. They are counted once it is accepted.
+    fn write_passes(&mut self, proposal: &Proposal) -> bool {
+        for part in &proposal.parts {
+            let Some(shard) = self.protocol.shard(part.shard) else { continue };
+            let written = self.announced.entry(part.shard).or_default();
+            for ((offset, _, item), action) in shard.unclaimed().zip(&part.actions) {
+                if let Action::Pass(outcome, reason) = action
+                    && offset >= *written
+                {
+                    *written = offset + 1;
+                    self.recorder.announce(&super::engine::passing(item, *outcome, reason.as_str()));
+                }
+            }
+        }
+        self.write_journal();
+        !self.journal_broken
     }
 
     fn commit_and_start(&mut self, consumer: &BaseConsumer<Context>, proposal: Proposal) {
@@ -89,9 +123,7 @@ impl Engine {
 
     fn extendable(&self, proposal: &Proposal) -> Vec<(i32, Arc<crate::dispatch::StartLease>)> {
         let parts = proposal.parts.iter();
-        parts
-            .filter_map(|p| Some((p.shard, Arc::clone(self.protocol.shard(p.shard)?.lease()))))
-            .collect()
+        parts.filter_map(|p| Some((p.shard, Arc::clone(self.protocol.shard(p.shard)?.lease())))).collect()
     }
 
     fn pending(&self, proposal: &Proposal) -> Vec<Pending> {
@@ -158,7 +190,9 @@ impl Engine {
     }
 
     fn refused(&mut self, code: RDKafkaErrorCode) {
-        tracing::debug!(trigger = %self.subscription.trigger(), ?code, "Commit refused");
+        if code != RDKafkaErrorCode::RebalanceInProgress {
+            self.trouble = Some(format!("commit refused: {code}"));
+        }
         self.hold_until = Some(Instant::now() + REFUSED_PAUSE);
     }
 

@@ -96,10 +96,11 @@ pub fn connection(
         return Err(Error::NoBrokers);
     }
     config.set("bootstrap.servers", brokers).set("client.id", "kubeless-dispatcher");
-    let credentials = trigger.spec.credentials.as_ref().map(|name| Credentials {
-        name,
-        dir: options.credentials_dir.join(name),
-    });
+    let credentials = trigger
+        .spec
+        .credentials
+        .as_ref()
+        .map(|name| Credentials { name, dir: options.credentials_dir.join(name) });
     let tls = trigger.spec.tls.enabled || security.tls && trigger.spec.bootstrap_servers.is_none();
     if tls {
         set_tls(&mut config, trigger, security, credentials.as_ref());
@@ -123,13 +124,13 @@ struct Credentials<'a> {
 impl Credentials<'_> {
     fn read(&self, file: &str) -> Result<String, Error> {
         let path = self.dir.join(file);
-        std::fs::read_to_string(&path).map(|text| text.trim_end_matches(['\r', '\n']).to_owned()).map_err(|e| {
-            Error::Credentials {
+        std::fs::read_to_string(&path).map(|text| text.trim_end_matches(['\r', '\n']).to_owned()).map_err(
+            |e| Error::Credentials {
                 name: self.name.to_owned(),
                 file: path.display().to_string(),
                 what: e.to_string(),
-            }
-        })
+            },
+        )
     }
 
     fn file(&self, file: &str) -> Option<PathBuf> {
@@ -220,7 +221,9 @@ pub fn consumer(mut config: ClientConfig, options: &Options, group: &str) -> Cli
         .set("heartbeat.interval.ms", millis(options.heartbeat_interval))
         .set("max.poll.interval.ms", millis(options.max_poll_interval))
         .set("queued.max.messages.kbytes", (options.prefetch_bytes / 1024).max(64).to_string())
-        .set("fetch.message.max.bytes", (1 << 20).to_string())
+        // Small, so that an answer holds a little of every partition: claims run beside one another over partitions, and
+        // a register has room for few of one. A larger record is fetched all the same.
+        .set("fetch.message.max.bytes", (64 << 10).to_string())
         .set("fetch.wait.max.ms", "100")
         .set("enable.partition.eof", "true")
         .set("allow.auto.create.topics", "false")

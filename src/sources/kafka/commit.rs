@@ -73,9 +73,8 @@ pub fn write<C: ConsumerContext>(
     let sent_boot_ms = clock::boot_ms();
     let started = Instant::now();
     testkit::point("before_claim");
-    let list = match list(topic, proposal) {
-        Ok(list) => list,
-        Err(_) => return unsent(sent_boot_ms, RDKafkaErrorCode::InvalidArgument, proposal),
+    let Ok(list) = list(topic, proposal) else {
+        return unsent(sent_boot_ms, RDKafkaErrorCode::InvalidArgument, proposal);
     };
     // K3: never with generation -1; the broker takes such a commit from anybody while the group is empty.
     if ffi::membership(consumer).is_none_or(|(generation, _)| generation < 0) || consumer.assignment_lost() {

@@ -26,16 +26,15 @@ use rdkafka::{
     message::{BorrowedMessage, Headers},
 };
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::Ordering,
-        mpsc,
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering, mpsc},
     time::{Duration, Instant},
 };
 
-/// Pause before a member comes back after it left under a doubt.
-const REJOIN_PAUSE: Duration = Duration::from_millis(500);
+/// First and longest pause before a member comes back after it left under a doubt; a member that lasted longer than
+/// the longest starts over.
+const REJOIN_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// What an event costs beside its bytes; an estimate for the memory budget.
+const ENVELOPE: usize = 512;
 /// How often lag and window size are published.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -59,6 +58,11 @@ pub struct PollingThread {
     pub status: Arc<Mutex<String>>,
 }
 
+struct Polled<'a> {
+    records: Vec<(u64, BorrowedMessage<'a>)>,
+    ends: Vec<(u64, i32)>,
+}
+
 enum Left {
     Stopped,
     Rejoin(String),
@@ -68,19 +72,26 @@ enum Left {
 impl PollingThread {
     /// Runs until ordered to stop. Blocking: owns its thread.
     pub fn run(mut self) -> Exit {
+        let mut pause = REJOIN_PAUSE.0;
         loop {
+            let born = Instant::now();
             let left = match self.member() {
                 Ok(left) => left,
-                Err(error) => Left::Rejoin(format!("cannot make a client: {error}")),
+                // A configuration that the library refuses does not get better by trying again at once.
+                Err(error) => Left::Fatal(without_value(&error)),
             };
             match left {
                 Left::Stopped => return Exit::Stopped,
-                Left::Fatal(why) => return Exit::Failed(why),
+                // K7: no return before one session without competition.
+                Left::Fatal(why) => return Exit::Failed(why, self.lock().options.session_timeout),
                 Left::Rejoin(why) => {
                     tracing::warn!(topic = %self.topic, why, "Leaving the group to come back with a new identity");
                     self.say(&why);
                     self.lock().subscription.metrics().restarts.increment(1);
-                    match self.orders.recv_timeout(REJOIN_PAUSE) {
+                    pause = if born.elapsed() > REJOIN_PAUSE.1 { REJOIN_PAUSE.0 } else { pause };
+                    let wait = pause;
+                    pause = (pause * 2).min(REJOIN_PAUSE.1);
+                    match self.orders.recv_timeout(wait) {
                         Ok(_) | Err(mpsc::RecvTimeoutError::Disconnected) => return Exit::Stopped,
                         Err(mpsc::RecvTimeoutError::Timeout) => {}
                     }
@@ -95,8 +106,18 @@ impl PollingThread {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Sets the status; says once in the log what is wrong and once that it is over, however often it repeats.
     fn say(&self, why: &str) {
-        why.clone_into(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        if *status == why {
+            return;
+        }
+        if why.is_empty() {
+            tracing::info!(topic = %self.topic, was = *status, "Consuming again");
+        } else {
+            tracing::warn!(topic = %self.topic, why, "Consuming is in trouble");
+        }
+        why.clone_into(&mut status);
     }
 
     fn member(&mut self) -> Result<Left, KafkaError> {
@@ -113,25 +134,30 @@ impl PollingThread {
 
     fn poll_until_left(&mut self, consumer: &BaseConsumer<Context>) -> Left {
         let context = Arc::clone(consumer.context());
-        let mut wait = Duration::from_millis(10);
+        let (mut wait, mut room) = (Duration::from_millis(10), 1);
         let mut gauges = Instant::now();
         loop {
-            let (records, ends, problem) = self.poll(consumer, wait);
+            let polled_boot_ms = clock::boot_ms();
+            let (polled, problem) = self.poll(consumer, wait, room);
             testkit::point("after_poll");
             let mut engine = context.engine();
-            engine.last_poll_boot_ms = clock::boot_ms();
-            for (epoch, record) in &records {
+            engine.polled(polled_boot_ms);
+            if !polled.records.is_empty() {
+                self.say("");
+            }
+            for (epoch, record) in &polled.records {
                 self.take(&mut engine, *epoch, record);
             }
-            drop(records);
-            // Only now: a record read back in this very poll would be dropped as seen before (L1, D1).
-            for (epoch, shard) in ends {
-                engine.protocol.read_to_end(shard, epoch);
+            // Only now: the end of a partition stands behind the records that were polled before it.
+            for (epoch, shard) in polled.ends {
+                engine.end_of_partition(epoch, shard);
             }
+            drop(polled.records);
             engine.drain_results();
             engine.name_inherited();
             engine.write_journal();
-            if !engine.claim(consumer) {
+            let claimed = engine.claim(consumer);
+            if !claimed {
                 engine.flush_if_due(consumer);
             }
             if engine.recorder.is_pending() {
@@ -143,37 +169,46 @@ impl PollingThread {
                 engine.publish_slow(consumer);
             }
             engine.publish();
+            if let Some(trouble) = engine.trouble.take() {
+                self.say(&trouble);
+            }
             if let Some(left) = self.leave(&mut engine, &context, problem) {
                 return left;
             }
-            wait = engine.poll_wait();
+            // A commit took long enough for results and records to be there.
+            wait = if claimed { Duration::ZERO } else { engine.poll_wait() };
+            room = engine.poll_room();
         }
     }
 
-    /// Takes what is there: waits for the first record only. Each record, and each end of a partition, carries the
-    /// epoch it was polled in (K4).
+    /// Takes what is there, at most `room`: waits for the first record only. Each carries the epoch it was polled in
+    /// (K4). Without room it waits all the same and takes one: the member must go on polling.
     fn poll<'a>(
         &self,
         consumer: &'a BaseConsumer<Context>,
-        wait: Duration,
-    ) -> (Vec<(u64, BorrowedMessage<'a>)>, Vec<(u64, i32)>, Option<Left>) {
-        let most = self.lock().options.max_poll_records;
-        let (mut records, mut ends) = (Vec::new(), Vec::new());
-        let mut wait = wait;
-        while records.len() < most {
+        mut wait: Duration,
+        room: usize,
+    ) -> (Polled<'a>, Option<Left>) {
+        let mut polled = Polled { records: Vec::with_capacity(room), ends: Vec::new() };
+        if room == 0 {
+            std::thread::sleep(std::mem::take(&mut wait));
+        }
+        while polled.records.len() < room.max(1) {
             match consumer.poll(wait) {
                 None => break,
-                Some(Ok(message)) => records.push((consumer.context().epoch(), message)),
-                Some(Err(KafkaError::PartitionEOF(shard))) => ends.push((consumer.context().epoch(), shard)),
+                Some(Ok(message)) => polled.records.push((consumer.context().epoch(), message)),
+                Some(Err(KafkaError::PartitionEOF(shard))) => {
+                    polled.ends.push((consumer.context().epoch(), shard));
+                }
                 Some(Err(error)) => {
                     if let Some(left) = self.problem(&error) {
-                        return (records, ends, Some(left));
+                        return (polled, Some(left));
                     }
                 }
             }
             wait = Duration::ZERO;
         }
-        (records, ends, None)
+        (polled, None)
     }
 
     fn problem(&self, error: &KafkaError) -> Option<Left> {
@@ -189,17 +224,14 @@ impl PollingThread {
             }
             _ => {
                 self.say(&error.to_string());
-                tracing::debug!(topic = %self.topic, %error, "Poll error");
                 None
             }
         }
     }
 
     fn take(&self, engine: &mut Engine, epoch: u64, message: &BorrowedMessage<'_>) {
-        let headers: Vec<(&str, Option<&[u8]>)> = message
-            .headers()
-            .map(|h| h.iter().map(|h| (h.key, h.value)).collect())
-            .unwrap_or_default();
+        let list: Vec<(&str, Option<&[u8]>)> =
+            message.headers().map(|h| h.iter().map(|h| (h.key, h.value)).collect()).unwrap_or_default();
         let raw = RawRecord {
             partition: message.partition(),
             offset: message.offset(),
@@ -207,9 +239,12 @@ impl PollingThread {
             timestamp_ms: message.timestamp().to_millis().unwrap_or(-1),
             key: message.key(),
             payload: message.payload(),
-            headers: &headers,
+            headers: &list,
         };
-        let weight = message.payload_len() + message.key_len() + 256;
+        let bytes = message.payload_len() + message.key_len();
+        let headers: usize = list.iter().map(|(k, v)| k.len() + v.map_or(0, <[u8]>::len)).sum();
+        // The event, and the original beside it where one is kept.
+        let weight = (bytes + headers) * if self.keep_originals { 2 } else { 1 } + ENVELOPE;
         let (time_ms, offset) = (raw.timestamp_ms, raw.offset);
         let original = self.keep_originals.then(|| Arc::new(original(&raw)));
         let body = match self.decoder.decode(raw) {
@@ -251,10 +286,20 @@ impl PollingThread {
             return Some(Left::Rejoin(why));
         }
         match engine.must_leave()? {
-            Taint::Fenced => Some(Left::Fatal("fenced: another process uses the same group.instance.id".into())),
+            Taint::Fenced => {
+                Some(Left::Fatal("fenced: another process uses the same group.instance.id".into()))
+            }
             Taint::Rejoin(why) => Some(Left::Rejoin(why.to_owned())),
             Taint::UntilAssign => None,
         }
+    }
+}
+
+/// The library's own message prints the refused value, which may be a secret.
+fn without_value(error: &KafkaError) -> String {
+    match error {
+        KafkaError::ClientConfig(_, what, key, _) => format!("client option {key}: {what}"),
+        other => format!("cannot make a client: {other}"),
     }
 }
 
@@ -323,4 +368,3 @@ impl Engine {
         }
     }
 }
-

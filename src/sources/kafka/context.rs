@@ -66,14 +66,19 @@ impl Context {
         let mut engine = self.engine();
         self.paused.store(false, Ordering::Release);
         self.epoch.store(engine.protocol.next_epoch(), Ordering::Release);
-        let shards: Vec<i32> = list.elements().iter().map(rdkafka::topic_partition_list::TopicPartitionListElem::partition).collect();
+        let shards: Vec<i32> = list
+            .elements()
+            .iter()
+            .map(rdkafka::topic_partition_list::TopicPartitionListElem::partition)
+            .collect();
         let span = engine.subscription.settings().dedup.then(|| engine.subscription.window().span_ms());
         match takeover::read(consumer, &engine.topic, &shards, &self.policy, span) {
             Ok(takeovers) => {
                 let list = engine.take_over(takeovers);
                 // K3: a new assignment clears "no commit until the next assign callback".
                 engine.assigned_now();
-                if let Err(error) = consumer.assign(&list) {
+                // A partition that was paused before it went is still paused when it comes back.
+                if let Err(error) = consumer.assign(&list).and_then(|()| consumer.resume(&list)) {
                     self.break_off(&format!("cannot assign: {error}"));
                 }
             }
@@ -87,10 +92,14 @@ impl Context {
     fn revoked(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
         testkit::point("in_revoke");
         let mut engine = self.engine();
-        let shards: Vec<i32> = list.elements().iter().map(rdkafka::topic_partition_list::TopicPartitionListElem::partition).collect();
+        let shards: Vec<i32> = list
+            .elements()
+            .iter()
+            .map(rdkafka::topic_partition_list::TopicPartitionListElem::partition)
+            .collect();
         // Leaving under a tainted identity: no commit with other content may follow (K1), so nothing is flushed.
         let flush = engine.taint.is_none();
-        engine.drain(&shards);
+        engine.drain(consumer, &shards);
         let flushed = flush && engine.flush_revoked(consumer, &shards);
         self.epoch.store(engine.protocol.next_epoch(), Ordering::Release);
         engine.protocol.revoked(&shards, flushed);
@@ -141,12 +150,7 @@ impl ClientContext for Context {
 }
 
 impl ConsumerContext for Context {
-    fn rebalance(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        event: RDKafkaRespErr,
-        list: &mut TopicPartitionList,
-    ) {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
         match event {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assigned(consumer, list),
             _ if consumer.assignment_lost() => self.lost(consumer),
@@ -161,6 +165,7 @@ impl Engine {
             self.taint = None;
         }
         self.hold_until = None;
+        self.announced.clear();
         self.last_poll_boot_ms = clock::boot_ms();
         self.assigned_at = Instant::now();
     }
@@ -168,7 +173,7 @@ impl Engine {
     fn take_over(&mut self, takeovers: Vec<(i32, takeover::Read)>) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
         for (shard, read) in takeovers {
-            let taken = self.protocol.assign(shard, read.takeover);
+            let taken = self.protocol.assign(shard, &read.takeover);
             self.report_takeover(shard, &taken, read.problem);
             // D1: the window is what the log says; what this process remembered is rebuilt too.
             self.subscription.window().forget_shard(shard);
@@ -197,7 +202,11 @@ impl Engine {
             self.subscription.metrics().register_problem("regressed").increment(1);
         }
         if taken.truncated {
-            tracing::error!(trigger, partition = shard, "Log ends below the position: truncated or recreated");
+            tracing::error!(
+                trigger,
+                partition = shard,
+                "Log ends below the position: truncated or recreated"
+            );
             self.subscription.metrics().register_problem("truncated").increment(1);
         }
         if let Some(range) = &taken.missed {
@@ -207,13 +216,25 @@ impl Engine {
         for offset in &taken.missed_parked {
             self.end_missed(shard, *offset, 1, "parked, and removed by retention before it was claimed");
         }
+        for entry in &taken.cut {
+            self.end_inherited(shard, *entry, None);
+        }
     }
 
     /// N4: no new claim; calls that were claimed may finish until the drain time is over, queued ones included (the
     /// partition is still ours); then queued calls end as `unreachable`, running ones as `unanswered`.
-    fn drain(&mut self, shards: &[i32]) {
+    fn drain(&mut self, consumer: &BaseConsumer<Context>, shards: &[i32]) {
         let deadline = self.stopping.unwrap_or_else(|| Instant::now() + self.options.revoke_drain);
-        self.await_results(shards, deadline);
+        let refresh = self.half_session() / 4;
+        while self.open_in(shards) > 0 && Instant::now() < deadline {
+            self.await_results(shards, deadline.min(Instant::now() + refresh));
+            self.write_journal();
+            // L2: what still waits for its start needs a fresh commit; the partitions are ours until we unassign.
+            self.last_poll_boot_ms = clock::boot_ms();
+            if self.open_in(shards) > 0 && self.may_commit() {
+                self.flush(consumer, Some(shards), true);
+            }
+        }
         self.protocol.revoking(shards);
         if self.open_in(shards) > 0 {
             self.await_results(shards, Instant::now() + QUEUE_RETURN);

@@ -4,6 +4,7 @@
 use crate::{
     dispatch::dead_letter::{DeadLetterSink, Original},
     ledger::journal::Line,
+    telemetry::Counter,
 };
 use rdkafka::{
     ClientConfig, ClientContext, Message,
@@ -11,12 +12,22 @@ use rdkafka::{
     message::{DeliveryResult, Header, OwnedHeaders},
     producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer},
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// How long the last copies may take when the sink is dropped.
 const FLUSH: Duration = Duration::from_secs(5);
 
-struct Counting;
+/// Counters of one sink.
+pub struct Counts {
+    /// Acknowledged by the broker.
+    pub written: Counter,
+    /// Refused by the broker.
+    pub failed: Counter,
+    /// Never sent: the queue was full.
+    pub dropped: Counter,
+}
+
+struct Counting(Arc<Counts>);
 
 impl ClientContext for Counting {}
 
@@ -24,8 +35,12 @@ impl ProducerContext for Counting {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, message)) = result {
-            tracing::error!(%error, topic = message.topic(), "Dead letter was not written");
+        match result {
+            Ok(_) => self.0.written.increment(1),
+            Err((error, message)) => {
+                self.0.failed.increment(1);
+                tracing::error!(%error, topic = message.topic(), "Dead letter was not written");
+            }
         }
     }
 }
@@ -34,6 +49,7 @@ impl ProducerContext for Counting {
 pub struct DeadLetterTopic {
     producer: ThreadedProducer<Counting>,
     topic: String,
+    counts: Arc<Counts>,
 }
 
 impl DeadLetterTopic {
@@ -41,10 +57,12 @@ impl DeadLetterTopic {
     ///
     /// # Errors
     /// The client cannot be made.
-    pub fn new(connection: &ClientConfig, topic: &str) -> Result<Self, KafkaError> {
+    pub fn new(connection: &ClientConfig, topic: &str, counts: Counts) -> Result<Self, KafkaError> {
+        let counts = Arc::new(counts);
         let mut config = connection.clone();
         config.set("enable.idempotence", "true").set("queue.buffering.max.kbytes", "16384");
-        Ok(Self { producer: config.create_with_context(Counting)?, topic: topic.to_owned() })
+        let producer = config.create_with_context(Counting(Arc::clone(&counts)))?;
+        Ok(Self { producer, topic: topic.to_owned(), counts })
     }
 }
 
@@ -75,6 +93,7 @@ impl DeadLetterSink for DeadLetterTopic {
         record.key = original.key.as_deref();
         record.payload = original.value.as_deref();
         if let Err((error, _)) = self.producer.send(record) {
+            self.counts.dropped.increment(1);
             tracing::error!(%error, topic = self.topic, "Dead letter was dropped");
         }
     }

@@ -4,8 +4,7 @@
 #![allow(unsafe_code)]
 
 use rdkafka::{
-    TopicPartitionList,
-    bindings as sys,
+    TopicPartitionList, bindings as sys,
     client::Client,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
@@ -63,9 +62,8 @@ pub fn commit<C: ConsumerContext>(
     let queue = NonNull::new(queue).map(Queue).ok_or(KafkaError::Canceled)?;
     // SAFETY: client, list and queue are alive for the call; librdkafka copies the list; no callback is given, so
     // the answer comes as an event on the queue.
-    let error = unsafe {
-        sys::rd_kafka_commit_queue(client, offsets.ptr(), queue.0.as_ptr(), None, ptr::null_mut())
-    };
+    let error =
+        unsafe { sys::rd_kafka_commit_queue(client, offsets.ptr(), queue.0.as_ptr(), None, ptr::null_mut()) };
     if error != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
         return Err(KafkaError::ConsumerCommit(error.into()));
     }

@@ -67,5 +67,8 @@ impl SourceKind for Kafka {
     fn point_at(&self, config: &mut DispatcherConfig, address: &str) {
         let table = config.sources.entry(self.name().to_owned()).or_default();
         table.insert("bootstrap_servers".to_owned(), address.into());
+        // One member on this machine: its successor need not wait longer than the protocol's shortest session.
+        table.insert("session_timeout".to_owned(), "6s".into());
+        table.insert("heartbeat_interval".to_owned(), "1s".into());
     }
 }

@@ -114,14 +114,29 @@ impl Options {
         let range = |ok: bool, key, value: String, rule| {
             if ok { Ok(()) } else { Err(Error::Range { key, value, rule }) }
         };
-        let seconds = |d: Duration| format!("{:?}", d);
+        let seconds = |d: Duration| format!("{d:?}");
         let (session, drain) = (self.session_timeout, self.revoke_drain);
-        let allowed = Duration::from_secs(6)..=Duration::from_secs(1800);
-        range(allowed.contains(&session), "session_timeout", seconds(session), "6s to 30m, as the broker allows")?;
+        let allowed = Duration::from_secs(1)..=Duration::from_secs(1800);
+        range(
+            allowed.contains(&session),
+            "session_timeout",
+            seconds(session),
+            "1s to 30m, within the broker's group.min.session.timeout.ms (6s) and group.max.session.timeout.ms",
+        )?;
         let heartbeat = self.heartbeat_interval;
-        range(heartbeat * 3 <= session, "heartbeat_interval", seconds(heartbeat), "at most a third of session_timeout")?;
+        range(
+            heartbeat * 3 <= session,
+            "heartbeat_interval",
+            seconds(heartbeat),
+            "at most a third of session_timeout",
+        )?;
         // N4: the drain must end well before the group gives up on this member.
-        range(drain < self.max_poll_interval / 2, "revoke_drain", seconds(drain), "below half of max_poll_interval")?;
+        range(
+            drain < self.max_poll_interval / 2,
+            "revoke_drain",
+            seconds(drain),
+            "below half of max_poll_interval",
+        )?;
         let entries = self.register_entries;
         range((16..=256).contains(&entries), "register_entries", entries.to_string(), "16 to 256")?;
         let chars = self.metadata_chars;

@@ -66,8 +66,8 @@ impl KafkaPublisher {
         for (key, value) in &message.headers {
             headers = headers.insert(Header { key, value: Some(value) });
         }
-        let mut record =
-            BaseRecord::<str, [u8], Box<usize>>::with_opaque_to(&message.topic, Box::new(index)).headers(headers);
+        let mut record = BaseRecord::<str, [u8], Box<usize>>::with_opaque_to(&message.topic, Box::new(index))
+            .headers(headers);
         record.key = message.key.as_deref();
         record.payload = message.data.as_deref();
         loop {
@@ -100,7 +100,9 @@ impl Publisher for KafkaPublisher {
             std::mem::take(&mut *self.delivered.results.lock().unwrap_or_else(PoisonError::into_inner));
         results.sort_by_key(|(index, _)| *index);
         if results.len() < messages.len() {
-            return Err(format!("{} of {} messages acknowledged in time", results.len(), messages.len()).into());
+            return Err(
+                format!("{} of {} messages acknowledged in time", results.len(), messages.len()).into()
+            );
         }
         results.into_iter().map(|(_, r)| r.map_err(Error::from)).collect()
     }

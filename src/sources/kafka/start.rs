@@ -4,7 +4,7 @@
 use super::{
     client::{self, Security},
     consumer::PollingThread,
-    dead_letter::DeadLetterTopic,
+    dead_letter::{Counts, DeadLetterTopic},
     decode::{self, DecodeConfig, Decoder},
     engine::Engine,
     options::Options,
@@ -17,10 +17,10 @@ use crate::{
         kind::TriggerObject,
         trigger::{DedupKey, Ordering, TriggerCore},
     },
-    claims::window::{Window, WindowConfig},
-    dispatch::{Settings, Subscription, SubscriptionParts, dead_letter::DeadLetterSink},
+    dispatch::{
+        Route, Settings, Subscription, SubscriptionParts, Window, WindowConfig, dead_letter::DeadLetterSink,
+    },
     event::headers::HeaderTemplate,
-    router::table::Route,
     sources::{Environment, Error, Running, Source},
 };
 use std::sync::{Arc, Mutex, mpsc};
@@ -70,9 +70,9 @@ impl Source for KafkaSource {
         let spec = &typed.spec;
         let topic: Arc<str> = spec.topic.as_str().into();
         let connection = client::connection(&typed, &self.options, &self.security)?;
-        let dead_letters = self.dead_letters(&connection, trigger)?;
-        let keep_originals = dead_letters.is_some();
         let subscription = Arc::new(subscription(trigger, route, environment, &topic));
+        let dead_letters = dead_letters(&connection, trigger, &subscription)?;
+        let keep_originals = dead_letters.is_some();
         let engine = Engine::new(
             Arc::clone(&topic),
             Arc::clone(&self.options),
@@ -99,15 +99,19 @@ impl Source for KafkaSource {
     }
 }
 
-impl KafkaSource {
-    fn dead_letters(
-        &self,
-        connection: &rdkafka::ClientConfig,
-        trigger: &TriggerObject,
-    ) -> Result<Option<Arc<dyn DeadLetterSink>>, Error> {
-        let Some(sink) = &trigger.core.delivery.dead_letter else { return Ok(None) };
-        Ok(Some(Arc::new(DeadLetterTopic::new(connection, &sink.topic)?)))
-    }
+fn dead_letters(
+    connection: &rdkafka::ClientConfig,
+    trigger: &TriggerObject,
+    subscription: &Subscription,
+) -> Result<Option<Arc<dyn DeadLetterSink>>, Error> {
+    let Some(sink) = &trigger.core.delivery.dead_letter else { return Ok(None) };
+    let metrics = subscription.metrics();
+    let counts = Counts {
+        written: metrics.dead_letters_written.clone(),
+        failed: metrics.dead_letters_failed.clone(),
+        dropped: metrics.dead_letters_dropped.clone(),
+    };
+    Ok(Some(Arc::new(DeadLetterTopic::new(connection, &sink.topic, counts)?)))
 }
 
 /// Consumer group of a subscription, the one Kubeless used.

@@ -63,6 +63,11 @@ pub fn read<C: ConsumerContext>(
         asked.add_partition(topic, *shard);
     }
     let committed = consumer.committed_offsets(asked, WAIT)?;
+    let is_new =
+        |list: &TopicPartitionList| list.elements().iter().all(|e| !matches!(e.offset(), Offset::Offset(_)));
+    // A partition without an offset in a group that has others was added to the topic later: all of it is new.
+    let policy =
+        if is_new(&committed) && is_new(&whole_group(consumer, topic)?) { *policy } else { Policy::Earliest };
     let metadata = ffi::metadata(&committed);
     let mut read = Vec::with_capacity(shards.len());
     for element in committed.elements() {
@@ -76,7 +81,7 @@ pub fn read<C: ConsumerContext>(
         };
         let start = match offset {
             Some(offset) => offset,
-            None => first_position(consumer, topic, shard, policy, log_start, log_end)?,
+            None => first_position(consumer, topic, shard, &policy, log_start, log_end)?,
         };
         let (register, problem) = decode(shard, text, start)?;
         let rebuild_from = match span_ms {
@@ -90,6 +95,19 @@ pub fn read<C: ConsumerContext>(
         read.push((shard, Read { takeover, problem }));
     }
     Ok(read)
+}
+
+/// What the group committed for every partition of the topic.
+fn whole_group<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+) -> Result<TopicPartitionList, KafkaError> {
+    let metadata = consumer.fetch_metadata(Some(topic), WAIT)?;
+    let mut all = TopicPartitionList::new();
+    for partition in metadata.topics().iter().flat_map(|t| t.partitions()) {
+        all.add_partition(topic, partition.id());
+    }
+    consumer.committed_offsets(all, WAIT)
 }
 
 fn decode(shard: i32, text: &str, offset: i64) -> Result<(Register, Option<&'static str>), Error> {

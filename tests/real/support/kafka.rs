@@ -26,6 +26,14 @@ pub struct Options {
     pub extra: Vec<(String, String)>,
 }
 
+impl Options {
+    /// Lets members have sessions below Kafka's usual 6 s, so that a crash is noticed soon.
+    pub fn short_sessions() -> Self {
+        let extra = vec![("group.min.session.timeout.ms".into(), "1000".into())];
+        Self { extra, ..Self::default() }
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self { offsets_partitions: 1, append_linger_ms: None, extra: Vec::new() }
@@ -51,7 +59,7 @@ pub struct KafkaCluster {
 /// One broker for all tests of the binary that do not harm it. Use topics and groups of your own.
 pub fn shared() -> &'static KafkaCluster {
     static SHARED: LazyLock<KafkaCluster> = LazyLock::new(|| {
-        let cluster = KafkaCluster::start(1, &Options::default());
+        let cluster = KafkaCluster::start(1, &Options::short_sessions());
         // A static is never dropped: the kernel ends the broker with this process, a janitor removes the folder.
         spawn::remove_after_exit(cluster.dir.path());
         cluster

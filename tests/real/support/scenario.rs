@@ -103,6 +103,10 @@ impl Scenario {
             .arg("127.0.0.1:0")
             .arg("--log-format")
             .arg("json")
+            .arg("--set")
+            .arg("sources.kafka.session_timeout=3s")
+            .arg("--set")
+            .arg("sources.kafka.heartbeat_interval=500ms")
     }
 
     /// Starts a dispatcher and waits until it is ready.
@@ -114,7 +118,7 @@ impl Scenario {
 
     /// What the oracle says now.
     pub fn judge(&self) -> Report {
-        let invoked: Vec<Invoked> = self.witness.seen().iter().map(Invoked::from).collect();
+        // Journals first: whatever they say has happened must be with the witness by then.
         let mut journals = Vec::new();
         for entry in std::fs::read_dir(self.dir.path()).expect("the test's folder").flatten() {
             let journal = entry.path().join("journal");
@@ -122,6 +126,7 @@ impl Scenario {
                 journals.extend(oracle::read_journal(&journal, "trigger", "witness"));
             }
         }
+        let invoked: Vec<Invoked> = self.witness.seen().iter().map(Invoked::from).collect();
         oracle::judge(&self.produced, &invoked, &journals)
     }
 
@@ -142,6 +147,7 @@ impl Scenario {
     /// The conservation residual of a dispatcher.
     pub fn residual(dispatcher: &mut Dispatcher) -> f64 {
         let page = metrics::scrape(dispatcher.admin());
-        page.get("kubeless_conservation_residual", &[("trigger", "trigger")]).expect("the residual is published")
+        page.get("kubeless_conservation_residual", &[("trigger", "trigger")])
+            .expect("the residual is published")
     }
 }

@@ -4,11 +4,12 @@
 
 use super::{Engine, Running};
 use crate::{
-    dispatch::{Done, recorder::Ending},
+    dispatch::{Done, dead_letter::Original, recorder::Ending},
     event::Position,
-    ledger::{Outcome, journal::Line},
+    ledger::Outcome,
     sources::kafka::{item::Item, protocol::shard::Reportable},
 };
+use std::sync::Arc;
 
 impl Engine {
     /// `n` events were taken over from the source.
@@ -39,14 +40,17 @@ impl Engine {
             owner: None,
             count: 1,
         };
-        let line = self.recorder.end(&ending);
+        self.recorder.end(&ending);
         self.settle(position, &running);
-        self.offer(running.original.as_deref(), &line);
+        self.offer(running.original.as_ref(), &ending);
     }
 
     fn observe(&self, done: &Done) {
         let metrics = self.subscription.metrics();
         metrics.invocation_duration.record(done.settled.took);
+        if done.settled.attempts > 1 {
+            metrics.retries.increment(u64::from(done.settled.attempts) - 1);
+        }
         let (sent, written) = (done.settled.sent_unix_ms, done.event.position.time_ms);
         if sent > 0 && written >= 0 {
             let late = u64::try_from(sent - written).unwrap_or(0);
@@ -75,25 +79,16 @@ impl Engine {
             owner: None,
             count: 1,
         };
-        let line = self.recorder.end(&ending);
+        self.recorder.end(&ending);
         self.settle(&position, &running);
-        self.offer(running.original.as_deref(), &line);
+        self.offer(running.original.as_ref(), &ending);
     }
 
-    /// A record ended without a call.
+    /// A record ended without a call; its line was announced before the commit passed over it.
     pub(in super::super) fn passed(&mut self, item: &Item, outcome: Outcome, reason: &str) {
-        let ending = Ending {
-            id: item.id(),
-            position: item.position(),
-            outcome,
-            reason: Some(reason),
-            settled: None,
-            owner: None,
-            count: 1,
-        };
-        let line = self.recorder.end(&ending);
+        self.recorder.count(outcome, 1);
         self.release(item.weight);
-        self.offer(item.original.as_deref(), &line);
+        self.offer(item.original.as_ref(), &passing(item, outcome, reason));
     }
 
     /// Names an entry of a dead or fenced predecessor (or a claim of our own whose answer was lost, N3).
@@ -113,17 +108,17 @@ impl Engine {
             owner: Some(&owner),
             count: 1,
         };
-        let line = self.recorder.end(&ending);
+        self.recorder.end(&ending);
         tracing::warn!(
             trigger = %self.subscription.trigger(), topic = %self.topic, partition = shard, offset = entry.offset,
-            id = line.id, outcome = entry.outcome.as_str(), owner, "Event of a predecessor has no outcome"
+            id = ending.id, outcome = entry.outcome.as_str(), owner, "Event of a predecessor has no outcome"
         );
         if let Some(state) = self.protocol.shard_mut(shard) {
             state.reported(entry.offset);
         }
         self.subscription.conservation().inherited(1);
         self.subscription.metrics().inherited.increment(1);
-        self.offer(known.and_then(|item| item.original.as_deref()), &line);
+        self.offer(known.and_then(|item| item.original.as_ref()), &ending);
     }
 
     /// Something ended of which no record was read.
@@ -143,19 +138,27 @@ impl Engine {
         );
     }
 
-    fn offer(&self, original: Option<&crate::dispatch::dead_letter::Original>, line: &Line) {
-        if let (Some(sink), Some(original)) = (&self.dead_letters, original)
-            && self.subscription.settings().dead_letter.contains(&line.outcome)
+    /// A dead letter is offered once its line is in the journal.
+    fn offer(&mut self, original: Option<&Arc<Original>>, ending: &Ending<'_>) {
+        if let Some(original) = original
+            && self.subscription.settings().dead_letter.contains(&ending.outcome)
         {
-            sink.offer(original, line);
+            self.letters.push((Arc::clone(original), self.recorder.line(ending)));
         }
     }
 
     /// Writes the batch of endings. Until that succeeds nothing is claimed and nothing is flushed.
     pub(in super::super) fn write_journal(&mut self) {
-        crate::testkit::point("before_outcome");
+        if self.recorder.is_pending() {
+            crate::testkit::point("before_outcome");
+        }
         match self.recorder.flush() {
             Ok(()) => {
+                if let Some(sink) = &self.dead_letters {
+                    for (original, line) in self.letters.drain(..) {
+                        sink.offer(&original, &line);
+                    }
+                }
                 if std::mem::take(&mut self.journal_broken) {
                     tracing::info!(trigger = %self.subscription.trigger(), "Journal is writable again");
                 }
@@ -167,5 +170,18 @@ impl Engine {
             }
         }
         crate::testkit::point("after_outcome");
+    }
+}
+
+/// The ending of a record that is judged and not called.
+pub(in super::super) fn passing<'a>(item: &'a Item, outcome: Outcome, reason: &'a str) -> Ending<'a> {
+    Ending {
+        id: item.id(),
+        position: item.position(),
+        outcome,
+        reason: Some(reason),
+        settled: None,
+        owner: None,
+        count: 1,
     }
 }

@@ -19,6 +19,14 @@ impl Engine {
         }
     }
 
+    /// How many records the next poll should take: up to three quarters of the bound at once. Beyond that one by one,
+    /// which serves callbacks and still reaches the bound, because a pause throws away what was fetched ahead and
+    /// a consumer that merely keeps up must not pause.
+    pub(in super::super) fn poll_room(&self) -> usize {
+        let room = (self.options.max_waiting / 4 * 3).saturating_sub(self.waiting_records());
+        room.min(self.options.max_poll_records)
+    }
+
     /// Records that wait unclaimed, over all owned shards.
     pub(in super::super) fn waiting_records(&self) -> usize {
         self.protocol.owned().map(|(_, s)| s.waiting()).sum()

@@ -163,12 +163,13 @@ impl<R: Record> Protocol<R> {
     pub fn plan<J: Judge<R>>(&mut self, budget: usize, depth: usize, judge: &mut J) -> Option<Proposal> {
         let mut proposal = Proposal::new(self.seq + 1);
         let mut left = budget;
-        let owned: Vec<i32> = self.owned().map(|(n, _)| n).collect();
-        let count = owned.len();
+        // Shards with nothing to claim must not take a share: records arrive by partition, many of one at a time.
+        let busy: Vec<i32> = self.owned().filter(|(_, s)| s.has_work()).map(|(n, _)| n).collect();
+        let count = busy.len();
         // Not by `seq`: with a flush between two claims the same one of two shards would always be first.
-        let first = owned.iter().position(|n| *n > self.served).unwrap_or(0);
+        let first = busy.iter().position(|n| *n > self.served).unwrap_or(0);
         for i in 0..count {
-            let number = owned[(first + i) % count];
+            let number = busy[(first + i) % count];
             let Some(shard) = self.shards.get_mut(&number) else { continue };
             // A fair share first; what others leave is used by the next round, one commit later.
             let share = left.div_ceil(count - i);
@@ -188,7 +189,22 @@ impl<R: Record> Protocol<R> {
             return None;
         }
         self.seq += 1;
+        self.join_flushes(&mut proposal);
         Some(proposal)
+    }
+
+    /// Group commit: shards that claim nothing now ride along when they have something to say (N1, N2) or calls whose
+    /// start leases are to be extended (L2), so that busy shards never starve them of commits.
+    fn join_flushes(&self, proposal: &mut Proposal) {
+        let ctx = plan::Context {
+            token: self.token,
+            seq: self.seq,
+            limits: self.limits,
+            mutations: self.mutations,
+        };
+        let claiming: Vec<i32> = proposal.parts.iter().map(|p| p.shard).collect();
+        let others = self.owned().filter(|(n, s)| !claiming.contains(n) && (s.is_dirty() || s.running() > 0));
+        proposal.parts.extend(others.filter_map(|(n, s)| s.plan_flush(n, ctx)));
     }
 
     /// Plans a commit that claims nothing: take-over (N2), removal of settled and reported entries (N1).

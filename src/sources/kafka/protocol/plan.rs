@@ -4,7 +4,7 @@
 use super::{Judge, Mutations, Record, shard::Shard};
 use crate::{
     dispatch::{Judgement, Reason},
-    event::Lane,
+    event::{Lane, hasher::Plain},
     ledger::Outcome,
     sources::kafka::register::{self, Register, Token},
 };
@@ -95,7 +95,7 @@ impl Proposal {
 }
 
 /// Chains by lane while a plan is made: the number and length of the chain, or `None`: the lane is blocked.
-type PlannedLanes = HashMap<Lane, Option<(usize, usize)>>;
+type PlannedLanes = HashMap<Lane, Option<(usize, usize)>, Plain>;
 
 struct Draft {
     actions: Vec<Action>,
@@ -161,7 +161,7 @@ impl<R: Record> Shard<R> {
         let mut draft = Draft {
             actions: Vec::new(),
             unpark: Vec::new(),
-            lanes: HashMap::new(),
+            lanes: PlannedLanes::default(),
             chains: 0,
             claims: 0,
             parks: 0,

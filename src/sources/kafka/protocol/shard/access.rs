@@ -50,6 +50,11 @@ impl<R: Record> Shard<R> {
         self.waiting.len()
     }
 
+    /// Whether there is anything that a claim commit could be about.
+    pub fn has_work(&self) -> bool {
+        !self.is_replaying() && !(self.waiting.is_empty() && self.parked.is_empty())
+    }
+
     /// Bytes of the records that wait or are parked.
     pub fn waiting_weight(&self) -> usize {
         let parked = self.parked.values().map(|p| match p {

@@ -1,15 +1,16 @@
 //! How a [`Shard`] comes and goes: takeover of a register, end of starts, release. Must never take an entry of this
 //! process for a predecessor's (N3).
 
-use super::{Inherited, Open, Parked, Record, Shard};
+use super::{Inherited, Open, Parked, Record, Reportable, Shard};
 use crate::{
     dispatch::StartLease,
+    ledger::Outcome,
     sources::kafka::{
         protocol::takeover::{Taken, Takeover},
         register::Token,
     },
 };
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 impl<R: Record> Shard<R> {
     /// Takes the partition over with what its register said *after* the assignment (D1).
@@ -17,7 +18,7 @@ impl<R: Record> Shard<R> {
         &mut self,
         epoch: u64,
         own: Token,
-        takeover: Takeover,
+        takeover: &Takeover,
         no_guard: bool,
         name_own: bool,
     ) -> Taken {
@@ -32,9 +33,6 @@ impl<R: Record> Shard<R> {
         let guard = if no_guard || takeover.log_end < self.high_water { 0 } else { self.high_water };
         taken.truncated = takeover.log_end < self.high_water;
         if taken.truncated {
-            // Offsets may be used again for other records; what the register lists as ours is what it was (N3).
-            let listed = |o: i64| takeover.register.open.iter().any(|e| e.offset == o && e.owner == own);
-            self.open.retain(|offset, _| listed(*offset));
             self.high_water = 0;
         }
         if takeover.offset < guard {
@@ -49,9 +47,15 @@ impl<R: Record> Shard<R> {
             taken.missed = Some(self.position..takeover.log_start);
             self.position = takeover.log_start;
         }
-        self.high_water = self.high_water.max(self.position);
-        self.take_open(own, &takeover, name_own);
-        self.take_parked(&takeover, &mut taken);
+        if self.position > takeover.log_end {
+            // The log was cut below what was claimed, or its topic was made anew: start at its end, the side on which
+            // nothing is invoked twice.
+            taken.truncated = true;
+            self.position = takeover.log_end;
+        }
+        self.high_water = self.position.max(if taken.truncated { 0 } else { self.high_water });
+        self.take_open(own, takeover, name_own, &mut taken);
+        self.take_parked(takeover, &mut taken);
         self.log_time_ms = -1;
         self.position_log_time_ms = takeover.register.log_time_ms;
         (self.owned, self.was_owned, self.epoch) = (true, true, epoch);
@@ -67,10 +71,13 @@ impl<R: Record> Shard<R> {
         taken
     }
 
-    fn take_open(&mut self, own: Token, takeover: &Takeover, name_own: bool) {
+    fn take_open(&mut self, own: Token, takeover: &Takeover, name_own: bool, taken: &mut Taken) {
         self.inherited.clear();
-        let listed: std::collections::BTreeMap<i64, Token> =
+        let listed: BTreeMap<i64, Token> =
             takeover.register.open.iter().map(|e| (e.offset, e.owner)).collect();
+        if taken.truncated {
+            self.forget_cut(own, &listed, taken);
+        }
         let register_end = takeover.offset;
         self.open.retain(|offset, open| match (listed.get(offset), &mut *open) {
             // Ours and listed: running or settled here, keep, never name (N3).
@@ -85,7 +92,8 @@ impl<R: Record> Shard<R> {
             (_, Open::Settled) => false,
         });
         for (offset, owner) in listed {
-            if name_own || owner != own || !self.open.contains_key(&offset) {
+            let ours = owner == own && self.open.contains_key(&offset) && !name_own;
+            if offset < self.position && !ours {
                 self.inherited.insert(offset, Inherited { owner, reported: false });
             }
         }
@@ -96,10 +104,23 @@ impl<R: Record> Shard<R> {
         }
     }
 
+    /// The log was cut: what lies at or above its end cannot be carried (N7: a register lists nothing beyond its offset),
+    /// and offsets may be used again for other records. Own calls finish, and are known by what the register lists (N3).
+    fn forget_cut(&mut self, own: Token, listed: &BTreeMap<i64, Token>, taken: &mut Taken) {
+        for (offset, owner) in listed.range(self.position..) {
+            if *owner != own || !self.open.contains_key(offset) {
+                let outcome = if *owner == own { Outcome::Unreachable } else { Outcome::InDoubt };
+                taken.cut.push(Reportable { offset: *offset, owner: *owner, outcome });
+            }
+        }
+        let position = self.position;
+        self.open.retain(|offset, _| *offset < position && listed.get(offset) == Some(&own));
+    }
+
     fn take_parked(&mut self, takeover: &Takeover, taken: &mut Taken) {
         for offset in &takeover.register.parked {
-            // L1: a parked record that retention removed was never claimed and is gone.
-            if *offset < takeover.log_start {
+            // L1: a parked record that retention (or a cut of the log) removed was never claimed and is gone.
+            if *offset < takeover.log_start || *offset >= self.position {
                 taken.missed_parked.push(*offset);
             } else {
                 self.parked.insert(*offset, Parked::Unread);

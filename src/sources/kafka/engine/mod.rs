@@ -15,9 +15,14 @@ use super::{
 };
 use crate::{
     clock,
-    dispatch::{Done, Subscription, dead_letter::DeadLetterSink, pace::Pace, recorder::Recorder},
-    event::{BusinessId, Event, Position},
-    ledger::Outcome,
+    dispatch::{
+        Done, Subscription,
+        dead_letter::{DeadLetterSink, Original},
+        pace::Pace,
+        recorder::Recorder,
+    },
+    event::{BusinessId, Event, Position, hasher::Plain},
+    ledger::{Outcome, journal::Line},
 };
 use std::{
     collections::HashMap,
@@ -28,11 +33,13 @@ use std::{
 mod ending;
 mod waiting;
 
+pub(super) use ending::passing;
+
 /// A call that was started and has no outcome yet.
 #[derive(Debug)]
 pub(super) struct Running {
     pub event: Arc<Event>,
-    pub original: Option<Arc<crate::dispatch::dead_letter::Original>>,
+    pub original: Option<Arc<Original>>,
     pub weight: usize,
 }
 
@@ -46,7 +53,7 @@ pub struct Engine {
     pub(super) pace: Pace,
     pub(super) done: mpsc::Sender<Done>,
     pub(super) results: mpsc::Receiver<Done>,
-    pub(super) running: HashMap<(i32, i64), Running>,
+    pub(super) running: HashMap<(i32, i64), Running, Plain>,
     pub(super) doubtful: HashMap<(i32, i64), Item>,
     pub(super) dead_letters: Option<Arc<dyn DeadLetterSink>>,
     pub(super) memory: Arc<AtomicUsize>,
@@ -58,6 +65,10 @@ pub struct Engine {
     pub(super) assigned_at: Instant,
     pub(super) journal_broken: bool,
     pub(super) stopping: Option<Instant>,
+    pub(super) trouble: Option<String>,
+    /// By shard, the first offset whose passing is not yet in the journal.
+    pub(super) announced: HashMap<i32, i64>,
+    pub(super) letters: Vec<(Arc<Original>, Line)>,
     pub(super) lag: HashMap<i32, metrics::Gauge>,
 }
 
@@ -83,7 +94,7 @@ impl Engine {
             pace: Pace::default(),
             done,
             results,
-            running: HashMap::new(),
+            running: HashMap::default(),
             doubtful: HashMap::new(),
             dead_letters,
             memory,
@@ -95,7 +106,35 @@ impl Engine {
             assigned_at: Instant::now(),
             journal_broken: false,
             stopping: None,
+            trouble: None,
+            announced: HashMap::new(),
+            letters: Vec::new(),
             lag: HashMap::new(),
+        }
+    }
+
+    /// A poll that began at `began_boot_ms` returned. One that took as long as half a session means that the process
+    /// stood still meanwhile: another member may own the partitions, so the identity ends here (K3).
+    pub(super) fn polled(&mut self, began_boot_ms: u64) {
+        self.last_poll_boot_ms = began_boot_ms;
+        if !self.is_punctual() && self.taint.is_none() {
+            self.taint = Some(Taint::Rejoin("the process stood still for half a session"));
+        }
+        self.last_poll_boot_ms = clock::boot_ms();
+    }
+
+    fn is_punctual(&self) -> bool {
+        let late = clock::boot_ms().saturating_sub(self.last_poll_boot_ms);
+        u128::from(late) <= self.half_session().as_millis()
+    }
+
+    /// The log of `shard` was read to its end in `epoch`: what was to be read back below the position has come.
+    pub(super) fn end_of_partition(&mut self, epoch: u64, shard: i32) {
+        if let Some(shard) = self.protocol.shard_mut(shard)
+            && shard.is_owned()
+            && shard.epoch() <= epoch
+        {
+            shard.read_up_to(shard.position());
         }
     }
 
@@ -175,11 +214,10 @@ impl Engine {
 
     /// Whether the identity of this member may still commit (K1, K3, K7).
     pub(super) fn may_commit(&self) -> bool {
-        let late = clock::boot_ms().saturating_sub(self.last_poll_boot_ms);
         self.taint.is_none()
             && !self.journal_broken
             && self.hold_until.is_none_or(|at| at <= Instant::now())
-            && u128::from(late) <= self.half_session().as_millis()
+            && self.is_punctual()
     }
 
     /// Reports every inherited entry that may be named now (N2), with its id where the record was read back.
