@@ -216,6 +216,9 @@ impl Engine {
         for offset in &taken.missed_parked {
             self.end_missed(shard, *offset, 1, "parked, and removed by retention before it was claimed");
         }
+        for entry in &taken.cut {
+            self.end_inherited(shard, *entry, None);
+        }
     }
 
     /// N4: no new claim; calls that were claimed may finish until the drain time is over, queued ones included (the

@@ -62,6 +62,7 @@ pub struct Protocol<R> {
     token: Token,
     seq: u64,
     epoch: u64,
+    served: i32,
     limits: Limits,
     shards: BTreeMap<i32, Shard<R>>,
     mutations: Mutations,
@@ -70,7 +71,15 @@ pub struct Protocol<R> {
 impl<R: Record> Protocol<R> {
     /// A protocol with no shard. `token` is new for every process start.
     pub fn new(token: Token, limits: Limits) -> Self {
-        Self { token, seq: 0, epoch: 0, limits, shards: BTreeMap::new(), mutations: Mutations::default() }
+        Self {
+            token,
+            seq: 0,
+            epoch: 0,
+            served: -1,
+            limits,
+            shards: BTreeMap::new(),
+            mutations: Mutations::default(),
+        }
     }
 
     /// Switches seeded bugs on.
@@ -157,8 +166,10 @@ impl<R: Record> Protocol<R> {
         // Shards with nothing to claim must not take a share: records arrive by partition, many of one at a time.
         let busy: Vec<i32> = self.owned().filter(|(_, s)| s.has_work()).map(|(n, _)| n).collect();
         let count = busy.len();
+        // Not by `seq`: with a flush between two claims the same one of two shards would always be first.
+        let first = busy.iter().position(|n| *n > self.served).unwrap_or(0);
         for i in 0..count {
-            let number = busy[(i + usize::try_from(self.seq).unwrap_or(0)) % count];
+            let number = busy[(first + i) % count];
             let Some(shard) = self.shards.get_mut(&number) else { continue };
             // A fair share first; what others leave is used by the next round, one commit later.
             let share = left.div_ceil(count - i);
@@ -170,6 +181,7 @@ impl<R: Record> Protocol<R> {
             };
             if let Some(part) = shard.plan(number, share, depth, ctx, judge) {
                 left = left.saturating_sub(part.claims);
+                self.served = number;
                 proposal.parts.push(part);
             }
         }

@@ -10,6 +10,10 @@ use crate::{
 };
 use std::collections::HashMap;
 
+/// What a commit that adds no entry may use: Kafka's own default bound. A take-over is longer than what it takes over
+/// (owner table and indexes), and a register that cannot be rewritten would never get shorter (N7, I8).
+const REWRITE_CHARS: usize = 2 * register::DEFAULT_MAX_CHARS;
+
 /// Bounds of a register (N7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -137,9 +141,11 @@ impl<R: Record> Shard<R> {
                         claims: draft.claims,
                     });
                 }
-                // N7: too long => claim fewer; not even one fits => the shard waits. Never truncate the set.
-                Err(_) if budget <= 1 && room <= 1 => return None,
-                Err(_) => (budget, room) = (budget.div_ceil(2).min(budget - 1), room / 2),
+                // N7: too long => claim fewer; not even one fits => only parked records move, or the shard waits.
+                // Never truncate the set. The budget stays above zero: parked records in front of the one claim
+                // that it allows need room, not budget.
+                Err(_) if room == 0 => return None,
+                Err(_) => (budget, room) = (budget.div_ceil(2), room / 2),
             }
         }
     }
@@ -230,7 +236,8 @@ impl<R: Record> Shard<R> {
                 Action::Pass(..) => {}
             }
         }
-        self.write(offset, self.log_time_after(draft.actions.len()), open, parked, ctx)
+        let most = if draft.actions.is_empty() { rewrite_bound(ctx) } else { ctx.limits.metadata_chars };
+        self.write(offset, self.log_time_after(draft.actions.len()), open, parked, ctx, most)
     }
 
     fn write(
@@ -240,17 +247,19 @@ impl<R: Record> Shard<R> {
         mut open: Vec<register::OpenEntry>,
         parked: Vec<i64>,
         ctx: Context,
+        most: usize,
     ) -> Result<String, register::EncodeError> {
         open.sort_unstable_by_key(|e| e.offset);
         let register = Register { owner: ctx.token, seq: ctx.seq, log_time_ms, open, parked };
-        register::encode(&register, offset, ctx.limits.metadata_chars)
+        register::encode(&register, offset, most)
     }
 
     /// A commit at the same offset: take-over (N2) or flush (N1). Never removes a parked entry (L1).
     pub(super) fn plan_flush(&self, number: i32, ctx: Context) -> Option<Part> {
         let parked = if ctx.mutations.flush_unparks { Vec::new() } else { self.parked_offsets().collect() };
         let offset = self.offset_after(0);
-        let metadata = self.write(offset, self.log_time_after(0), self.listed(ctx), parked, ctx).ok()?;
+        let (log_time, most) = (self.log_time_after(0), rewrite_bound(ctx));
+        let metadata = self.write(offset, log_time, self.listed(ctx), parked, ctx, most).ok()?;
         Some(Part {
             shard: number,
             epoch: self.epoch(),
@@ -262,6 +271,10 @@ impl<R: Record> Shard<R> {
             claims: 0,
         })
     }
+}
+
+fn rewrite_bound(ctx: Context) -> usize {
+    ctx.limits.metadata_chars.max(REWRITE_CHARS)
 }
 
 impl Draft {

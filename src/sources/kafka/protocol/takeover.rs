@@ -1,7 +1,7 @@
 //! What a consumer learns about a partition before it takes it over, and what the takeover found. Must never be
 //! filled from a register that was read before the assignment (D1).
 
-use super::{Protocol, Record};
+use super::{Protocol, Record, shard::Reportable};
 use crate::sources::kafka::register::Register;
 use std::ops::Range;
 
@@ -33,6 +33,8 @@ pub struct Taken {
     pub missed: Option<Range<i64>>,
     /// Parked records that retention removed.
     pub missed_parked: Vec<i64>,
+    /// Open entries beyond the end of a log that was cut: no register can carry them, so they are named at once.
+    pub cut: Vec<Reportable>,
 }
 
 impl<R: Record> Protocol<R> {

@@ -1,15 +1,16 @@
 //! How a [`Shard`] comes and goes: takeover of a register, end of starts, release. Must never take an entry of this
 //! process for a predecessor's (N3).
 
-use super::{Inherited, Open, Parked, Record, Shard};
+use super::{Inherited, Open, Parked, Record, Reportable, Shard};
 use crate::{
     dispatch::StartLease,
+    ledger::Outcome,
     sources::kafka::{
         protocol::takeover::{Taken, Takeover},
         register::Token,
     },
 };
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 impl<R: Record> Shard<R> {
     /// Takes the partition over with what its register said *after* the assignment (D1).
@@ -22,11 +23,16 @@ impl<R: Record> Shard<R> {
         name_own: bool,
     ) -> Taken {
         let mut taken = Taken::default();
+        if self.owned {
+            // A client that went without a word (it was dropped, its callback never came): what it fetched and parked is
+            // stale, and its records would be claimed a second time (K4).
+            self.stop_starting();
+            self.release(false, false);
+        }
         // 1.1 step 7: never below what this process has seen committed, unless the log itself was cut (new topic).
         let guard = if no_guard || takeover.log_end < self.high_water { 0 } else { self.high_water };
         taken.truncated = takeover.log_end < self.high_water;
         if taken.truncated {
-            self.open.clear();
             self.high_water = 0;
         }
         if takeover.offset < guard {
@@ -48,7 +54,7 @@ impl<R: Record> Shard<R> {
             self.position = takeover.log_end;
         }
         self.high_water = self.position.max(if taken.truncated { 0 } else { self.high_water });
-        self.take_open(own, takeover, name_own);
+        self.take_open(own, takeover, name_own, &mut taken);
         self.take_parked(takeover, &mut taken);
         self.log_time_ms = -1;
         self.position_log_time_ms = takeover.register.log_time_ms;
@@ -65,10 +71,13 @@ impl<R: Record> Shard<R> {
         taken
     }
 
-    fn take_open(&mut self, own: Token, takeover: &Takeover, name_own: bool) {
+    fn take_open(&mut self, own: Token, takeover: &Takeover, name_own: bool, taken: &mut Taken) {
         self.inherited.clear();
-        let listed: std::collections::BTreeMap<i64, Token> =
+        let listed: BTreeMap<i64, Token> =
             takeover.register.open.iter().map(|e| (e.offset, e.owner)).collect();
+        if taken.truncated {
+            self.forget_cut(own, &listed, taken);
+        }
         let register_end = takeover.offset;
         self.open.retain(|offset, open| match (listed.get(offset), &mut *open) {
             // Ours and listed: running or settled here, keep, never name (N3).
@@ -83,7 +92,8 @@ impl<R: Record> Shard<R> {
             (_, Open::Settled) => false,
         });
         for (offset, owner) in listed {
-            if name_own || owner != own || !self.open.contains_key(&offset) {
+            let ours = owner == own && self.open.contains_key(&offset) && !name_own;
+            if offset < self.position && !ours {
                 self.inherited.insert(offset, Inherited { owner, reported: false });
             }
         }
@@ -94,10 +104,23 @@ impl<R: Record> Shard<R> {
         }
     }
 
+    /// The log was cut: what lies at or above its end cannot be carried (N7: a register lists nothing beyond its offset),
+    /// and offsets may be used again for other records. Own calls finish, and are known by what the register lists (N3).
+    fn forget_cut(&mut self, own: Token, listed: &BTreeMap<i64, Token>, taken: &mut Taken) {
+        for (offset, owner) in listed.range(self.position..) {
+            if *owner != own || !self.open.contains_key(offset) {
+                let outcome = if *owner == own { Outcome::Unreachable } else { Outcome::InDoubt };
+                taken.cut.push(Reportable { offset: *offset, owner: *owner, outcome });
+            }
+        }
+        let position = self.position;
+        self.open.retain(|offset, _| *offset < position && listed.get(offset) == Some(&own));
+    }
+
     fn take_parked(&mut self, takeover: &Takeover, taken: &mut Taken) {
         for offset in &takeover.register.parked {
-            // L1: a parked record that retention removed was never claimed and is gone.
-            if *offset < takeover.log_start {
+            // L1: a parked record that retention (or a cut of the log) removed was never claimed and is gone.
+            if *offset < takeover.log_start || *offset >= self.position {
                 taken.missed_parked.push(*offset);
             } else {
                 self.parked.insert(*offset, Parked::Unread);
@@ -151,9 +174,10 @@ impl<R: Record> Shard<R> {
         self.parked.clear();
         self.inherited.clear();
         self.lanes = crate::dispatch::lanes::Lanes::default();
-        (self.confirmed, self.dirty) = (false, false);
-        if flushed {
+        // Nothing was flushed if there was no room to write it (N7): then the entries are still listed as ours.
+        if flushed && !self.dirty {
             self.open.retain(|_, o| !matches!(o, Open::Settled));
         }
+        (self.confirmed, self.dirty) = (false, false);
     }
 }

@@ -2,7 +2,7 @@
 //! something from outside could come between.
 
 use super::{
-    member::{Bug, Flight, Library, Member, Membership as M, Taint},
+    member::{Bug, Flight, Library, Line, Member, Membership as M, Taint},
     world::{Reply, Request, SPAN, State, World},
 };
 use crate::{
@@ -99,6 +99,8 @@ impl Member {
             return;
         }
         if let Some(proposal) = self.plan_claim(world) {
+            self.announce(&proposal);
+            self.journal(world);
             return self.send(world, proposal, false);
         }
         let urgent = self.protocol.owned().any(|(_, s)| s.is_dirty() && !s.is_confirmed());
@@ -107,6 +109,22 @@ impl Member {
             && let Some(proposal) = self.protocol.plan_flush(None, queued)
         {
             self.send(world, proposal, false);
+        }
+    }
+
+    /// `Engine::write_passes`: lines of what ends without a call, before the commit passes over it.
+    fn announce(&mut self, proposal: &Proposal) {
+        for part in &proposal.parts {
+            let Some(shard) = self.protocol.shard(part.shard) else { continue };
+            let written = self.announced.entry(part.shard).or_default();
+            for ((offset, _, _), action) in shard.unclaimed().zip(&part.actions) {
+                if let Action::Pass(outcome, _) = action
+                    && offset >= *written
+                {
+                    *written = offset + 1;
+                    self.unwritten.push(Line::Own(part.shard, offset, *outcome));
+                }
+            }
         }
     }
 
@@ -289,6 +307,7 @@ impl Member {
     /// `Context::assigned`.
     fn assigned(&mut self, world: &World, shards: Vec<i32>) {
         self.protocol.next_epoch();
+        self.announced.clear();
         for shard in &shards {
             let read = world.read(*shard);
             let log = world.log(*shard);

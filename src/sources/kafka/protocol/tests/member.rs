@@ -144,6 +144,7 @@ pub struct Member {
     pub results: Vec<(i32, i64, Outcome)>,
     pub running: BTreeSet<(i32, i64)>,
     pub unwritten: Vec<Line>,
+    pub announced: BTreeMap<i32, i64>,
     pub flight: Option<Flight>,
     pub taint: Option<Taint>,
     pub held: bool,
@@ -185,6 +186,7 @@ impl Member {
             results: Vec::new(),
             running: BTreeSet::new(),
             unwritten: Vec::new(),
+            announced: BTreeMap::new(),
             flight: None,
             taint: None,
             held: false,
@@ -387,11 +389,10 @@ impl Member {
             self.residual -= 1;
             self.running.insert((number, start.offset));
         }
-        for (offset, time, outcome, _, item) in granted.passed {
+        for (offset, time, _, _, item) in granted.passed {
             if let Some(id) = item.0.business {
                 window.enter(id, offset, time);
             }
-            self.unwritten.push(Line::Own(number, offset, outcome));
         }
         window.advance(granted.log_time_ms);
     }

@@ -7,6 +7,7 @@ mod driver;
 mod member;
 mod mutants;
 mod oracle;
+mod rules;
 mod simulation;
 mod world;
 

@@ -46,7 +46,7 @@ mutants! {
     k3_mutant_generation_minus_one: Zombies, GenerationMinusOne, {} => ["I7"];
     n4_mutant_no_drain: None, NoDrain, {} => ["I9"];
     k0_mutant_invoke_first: Any, InvokeFirst, {} => ["K0"];
-    k4_mutant_async_commit: Any, AsyncCommit, {} => ["I7", "I7m", "I1", "N3"];
+    k4_mutant_async_commit: Any, AsyncCommit, {} => ["I7", "I7m", "I1", "N3", "I9"];
     k5_mutant_hold_until_assign: Wire, HoldUntilAssign, {} => ["I8"];
     d2_mutant_enter_before_grant: Wire, EnterBeforeGrant, {} => ["I1b"];
     d1_mutant_rebuild_by_wall_clock: Any, RebuildByWallClock, {} => ["I1b"];

@@ -5,7 +5,7 @@ use super::world::{Log, SPAN};
 use crate::{
     event::{BusinessId, Lane},
     ledger::Outcome,
-    sources::kafka::register::{MAX_ENTRIES, Register, Token},
+    sources::kafka::register::{Register, Token},
 };
 use std::collections::HashSet;
 
@@ -21,8 +21,6 @@ struct Seen {
     named: bool,
     /// An accepted commit took it off the list after its outcome was durable.
     done: bool,
-    /// Passed over without a call by a commit whose answer its sender never heard: the line may be missing.
-    unheard: bool,
 }
 
 /// A record in a message.
@@ -37,6 +35,8 @@ impl std::fmt::Display for Name {
 /// See the module.
 pub struct Oracle {
     shards: Vec<Vec<Seen>>,
+    /// Entries and characters that a commit may fill with claims.
+    limits: (usize, usize),
     carried: HashSet<(Token, i32, i64)>,
     /// Something was done to the system that a run without faults does not have.
     pub faulty: bool,
@@ -50,7 +50,7 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    pub fn new(logs: &[Log]) -> Self {
+    pub fn new(logs: &[Log], limits: (usize, usize)) -> Self {
         let mut shards = Vec::new();
         for log in logs {
             let mut time = -1;
@@ -62,6 +62,7 @@ impl Oracle {
         }
         Self {
             shards,
+            limits,
             carried: HashSet::new(),
             faulty: false,
             foreign: false,
@@ -96,11 +97,15 @@ impl Oracle {
             return;
         }
         let empty = (0, Register::empty());
+        // Without a register a subscription starts where its policy says: what lies before is none of its events.
+        let first = old.is_none() && self.truncated;
         let (old_end, old) = old.unwrap_or(&empty);
         if end < *old_end {
             self.broken("I7", &format!("committed offset went back ({shard}: {old_end} -> {end})"));
         }
-        if chars > 4096 || new.open.len() + new.parked.len() > MAX_ENTRIES {
+        let (before, after) = (old.open.len() + old.parked.len(), new.open.len() + new.parked.len());
+        let grown = after > before && (after > self.limits.0 || chars > self.limits.1);
+        if chars > 4096 || grown {
             self.broken("N7", &format!("register does not fit ({shard}: {chars} chars)"));
         }
         for offset in 0..end {
@@ -129,12 +134,10 @@ impl Oracle {
                 }
             } else if was_parked && open.is_none() && !parked && !ended {
                 self.broken("L1", &format!("parked record {record} vanished without outcome"));
+            } else if offset >= *old_end && open.is_none() && !parked && !ended && first {
+                seen.outcomes.push(Outcome::Missed);
             } else if offset >= *old_end && open.is_none() && !parked && !ended {
-                let lost = !self.is_duplicate(shard, offset) && !self.truncated;
-                self.at(shard, offset).unheard = true;
-                if lost {
-                    self.broken("I2", &format!("commit skipped {record}, which is no duplicate"));
-                }
+                self.broken("I2", &format!("commit skipped {record}, which has no outcome"));
             }
             if open.is_some_and(|e| e.owner != new.owner) {
                 self.carried.insert((new.owner, shard, offset));
@@ -190,14 +193,18 @@ impl Oracle {
         let seen = self.at(shard, offset);
         seen.outcomes.push(outcome);
         let (count, invoked) = (seen.outcomes.len(), seen.invoked);
-        // N6: a record that retention took may be counted by every owner that finds it gone.
-        if count > 1 && outcome != Outcome::Missed && !self.foreign {
+        let duplicate = seen.outcomes.contains(&Outcome::Duplicate);
+        // N6: what ended without a call may be written again by every owner that comes to pass over it.
+        // Retention may shorten the window between a refused commit and the next: then a duplicate becomes an event.
+        let passed = duplicate && self.truncated;
+        let again = matches!(outcome, Outcome::Missed | Outcome::Duplicate) || passed;
+        if count > 1 && !again && !self.foreign {
             self.broken("I3", &format!("{record} has {count} own outcomes"));
         }
         if outcome == Outcome::Duplicate && !self.is_duplicate(shard, offset) {
             self.broken("D1", &format!("{record} is no duplicate and was ended as one"));
         }
-        if invoked > 0 && !matches!(outcome, Outcome::Delivered | Outcome::Unanswered) {
+        if invoked > 0 && !passed && !matches!(outcome, Outcome::Delivered | Outcome::Unanswered) {
             self.broken("I3", &format!("{record} was invoked and ended as {}", outcome.as_str()));
         }
         if outcome == Outcome::Delivered && invoked == 0 {
@@ -251,7 +258,7 @@ impl Oracle {
         }
         for offset in 0..end {
             let seen = self.at(shard, offset);
-            if seen.outcomes.is_empty() && !seen.named && !seen.unheard {
+            if seen.outcomes.is_empty() && !seen.named {
                 self.broken("I2", &format!("{shard}/{offset} has neither outcome nor name"));
             }
         }

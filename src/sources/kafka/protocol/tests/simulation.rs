@@ -179,7 +179,7 @@ pub fn runs(faults: Faults, length: usize) -> BoxedStrategy<Run> {
     let made = (keys, ids, -20..40_i64).prop_map(|(key, id, step_ms)| Made { key, id, step_ms });
     let shape = (
         prop_oneof![Just(3_usize), Just(16), Just(256)],
-        prop_oneof![1 => Just(70_usize), 4 => Just(2048)],
+        prop_oneof![1 => Just(44_usize), 4 => Just(2048)],
         1..12_usize,
         1..4_usize,
     );
@@ -201,8 +201,8 @@ pub struct Simulation {
 
 impl Simulation {
     pub fn new(run: &Run, bug: Bug, mutations: Mutations) -> Self {
-        let mut world = World::new(&run.logs);
         let (entries, chars, window, depth) = run.shape;
+        let mut world = World::new(&run.logs, (entries, chars));
         let shape = Shape { entries, chars, window, depth };
         let members =
             (0..run.processes).map(|slot| Member::new(slot, shape, bug, mutations, &mut world)).collect();

@@ -191,14 +191,14 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(made: &[Vec<Made>]) -> Self {
+    pub fn new(made: &[Vec<Made>], limits: (usize, usize)) -> Self {
         let logs: Vec<Log> = (0..).zip(made).map(|(shard, made)| Log::new(shard, made)).collect();
         Self {
             registers: vec![None; logs.len()],
             group: Group { state: State::Empty, generation: 0, members: BTreeMap::new(), last: 0 },
             now: SESSION,
             ghosts: Vec::new(),
-            oracle: Oracle::new(&logs),
+            oracle: Oracle::new(&logs, limits),
             processes: 0,
             logs,
         }
