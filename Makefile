@@ -47,7 +47,6 @@ bench: ## the whole path against the limit wrk finds (usually 10 minutes; benche
 	cargo bench --bench pipeline
 
 demo: ## 10,000 real events, a kill -9 in the middle, nothing invoked twice (under 2 minutes after the build)
-	@scripts/setup.sh run
 	@scripts/demo.sh
 
 fuzz: ## each fuzz target for a minute (needs cargo-fuzz and a nightly toolchain)

@@ -54,7 +54,8 @@ clean_up() {
         printf '%sdemo: interrupted; nothing is left running and %s is removed\n' "$wipe" "$work" >&2
     elif [ "$status" != 0 ]; then
         printf '%s%sdemo: failed while %s%s\n' "$wipe" "$red" "$stage" "$plain" >&2
-        printf '  kubeless dev   %s/dev.log\n  dispatcher     %s/.kubeless/logs/dispatcher.log\n' "$work" "$work/flights" >&2
+        printf '  kubeless dev   %s\n' "$work/dev.log" >&2
+        printf '  dispatcher     %s\n' "$work/flights/.kubeless/logs/dispatcher.log" >&2
         printf '  the folder     %s (it stays; remove it when you have seen enough)\n' "$work" >&2
     else
         printf '  The folder stays: %s\n' "$work" >&2
@@ -83,7 +84,7 @@ else
         python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
     bin=$target/release
     if [ ! -x "$bin/kubeless-dispatcher" ] || [ ! -x "$bin/kubeless" ]; then
-        say "Building the two programs (once; usually takes 5 to 8 minutes, most of it the Kafka library and link-time optimisation)"
+        say "Building the two programs (once; usually takes 5 to 8 minutes, the Kafka library and linking most of it)"
     else
         say "Building the two programs, if they changed (then usually 2 minutes)"
     fi
@@ -102,11 +103,16 @@ sed -i "s|value: witness.txt|value: $work/witness.txt|" "$work/flights/flights.y
 state=$work/flights/.kubeless
 journal=$state/state/journal
 say "Starting kubeless dev on a copy of config/examples/flights in $work"
-note "one Python function, one KafkaTrigger, an embedded Kafka-protocol broker; Python packages are installed into the copy (usually 5 to 30 s)"
+note "one Python function, one KafkaTrigger, an embedded Kafka-protocol broker"
+note "the function's runtime is installed into the copy (usually 5 to 30 s)"
 # A session of its own: Ctrl-C reaches this script, which stops it in order.
 setsid "$bin/kubeless" dev "$work/flights" >"$work/outcomes.jsonl" 2>"$work/dev.log" </dev/null &
 dev=$!
-alive() { kill -0 "$dev" 2>/dev/null || { tail -n 5 "$work/dev.log" >&2; fail "kubeless dev ended by itself"; }; }
+alive() {
+    kill -0 "$dev" 2>/dev/null && return
+    tail -n 5 "$work/dev.log" >&2
+    fail "kubeless dev ended by itself"
+}
 until_true() { # $1: seconds, $2: what is waited for, $3…: a test
     local deadline=$((SECONDS + $1)) what=$2
     shift 2
@@ -131,7 +137,7 @@ function_ready() {
 until_true 20 'local mode says where it is' test -s "$state/run/dev.json"
 broker=$(member broker) admin=$(member admin)
 until_true 180 'the function' function_ready
-until_true 20 'the dispatcher' python3 "$here/demo_judge.py" ready "$admin"
+until_true 40 'the dispatcher to join its consumer group' python3 "$here/demo_judge.py" ready "$admin"
 first=$(cat "$state/dispatcher.pid")
 note "ready after $((SECONDS - began)) s: broker $broker, dispatcher pid $first"
 
@@ -139,7 +145,8 @@ note "ready after $((SECONDS - began)) s: broker $broker, dispatcher pid $first"
 stage='streaming'
 expected=$((events + events / 20))
 say "Streaming $events departures and $((events / 20)) repeats of them, $rate a second"
-python3 "$here/demo_stream.py" "$work/flights/flights.jsonl.gz" --count "$events" --rate "$rate" --produced "$work/produced.tsv" |
+python3 "$here/demo_stream.py" "$work/flights/flights.jsonl.gz" --count "$events" --rate "$rate" \
+    --produced "$work/produced.tsv" |
     "$bin/kubeless" send flights --file - --id-from id --key-from aircraft --positions --broker "$broker" \
         >"$work/positions.txt" 2>"$work/send.log" &
 send=$!
@@ -149,7 +156,9 @@ lines_in() { wc -l <"$1"; }
 # 4. The kill, when half of the events have reached the function.
 while [ "$(lines_in "$work/witness.txt")" -lt $((events / 2)) ]; do
     alive
-    if [ $((SECONDS - began)) -ge 240 ]; then fail "the function has been called for $(lines_in "$work/witness.txt") events only"; fi
+    if [ $((SECONDS - began)) -ge 240 ]; then
+        fail "after four minutes the function has been called $(lines_in "$work/witness.txt") times only"
+    fi
     live "$(lines_in "$work/witness.txt") of $events calls"
     sleep 0.05
 done
@@ -159,10 +168,17 @@ killed=$(date +%s%N)
 at=$(lines_in "$work/witness.txt")
 say "kill -9 $first: the dispatcher is dead after $at calls; the producer goes on"
 stage='waiting for the next dispatcher'
-restarted() { [ -s "$state/dispatcher.pid" ] && second=$(cat "$state/dispatcher.pid") && [ "$second" != "$first" ] && kill -0 "$second" 2>/dev/null; }
+restarted() {
+    second=$(cat "$state/dispatcher.pid" 2>/dev/null) || return 1
+    [ "$second" != "$first" ] && kill -0 "$second" 2>/dev/null
+}
 until_true 20 'kubeless dev starts it again' restarted
-note "kubeless dev started it again, pid $second; the consumer group lets it take over when the dead one's session has run out (6 s)"
-taken_over() { [ "$(lines_in "$work/witness.txt")" -gt "$at" ]; }
+note "kubeless dev started it again, pid $second"
+note "it may take over when the dead one's session in the consumer group has run out (6 s)"
+taken_over() {
+    now=$(lines_in "$work/witness.txt")
+    [ "$now" -gt "$at" ] || [ "$now" -ge "$events" ]
+}
 at=$(lines_in "$work/witness.txt")
 until_true 60 'it takes over' taken_over
 note "first call after $(awk -v ns=$(($(date +%s%N) - killed)) 'BEGIN { printf "%.1f", ns / 1e9 }') s without any"
@@ -176,7 +192,9 @@ while :; do
     look
     live "$calls calls, $ended of $expected events have an outcome, $lag wait in the broker"
     if [ "$ended" -ge "$expected" ] && [ "$lag" = 0 ] && ! kill -0 "$send" 2>/dev/null; then break; fi
-    if [ $SECONDS -ge $deadline ]; then fail "not settled: $calls calls, $ended of $expected events have an outcome, lag $lag"; fi
+    if [ $SECONDS -ge $deadline ]; then
+        fail "not settled: $calls calls, $ended of $expected events have an outcome, lag $lag"
+    fi
     sleep 0.3
 done
 if ! wait "$send"; then

@@ -9,7 +9,7 @@
     scripts/demo_judge.py verdict FOLDER JOURNAL          prints the table; exit 1 if a call was made twice, an event has
                                                           no outcome, or two of the three contradict each other
     scripts/demo_judge.py left FOLDER                     prints processes that still have to do with the folder
-    scripts/demo_judge.py ready ADMIN                     exit 0 once the dispatcher says that it is ready
+    scripts/demo_judge.py ready ADMIN                     exit 0 once the dispatcher is ready and reads
 """
 
 import collections
@@ -17,7 +17,6 @@ import json
 import os
 import pathlib
 import sys
-import urllib.error
 import urllib.request
 
 CLAIMED = ("delivered", "failed", "unanswered", "unreachable", "in_doubt")
@@ -138,19 +137,23 @@ class Verdict:
         self.problem("calls overtook an earlier event of their aircraft", late)
 
     def doubts(self):
-        lines = [(p, line) for pairs in self.by_id.values() for p, line in pairs if line["outcome"] == "in_doubt"]
+        every = (pair for pairs in self.by_id.values() for pair in pairs)
+        lines = [(position, line) for position, line in every if line["outcome"] == "in_doubt"]
         return sorted(lines, key=lambda pair: (pair[1]["shard"], pair[1]["sequence"]))
 
     def table(self):
         c, repeats = self.count, sum(event[1] == "repeat" for event in self.sent)
+        number = lambda n: format(n, ",")
         doubts = self.doubts()
         called = sum(bool(self.calls[line["id"]]) for _, line in doubts)
+        first, calls = number(len(self.sent) - repeats), number(sum(self.calls.values()))
+        doubt = "open at the kill, named above, never called again (%d had been called)" % called
         rows = [
-            ("produced", len(self.sent), "%d departures, and %d of them said twice by the producer" % (len(self.sent) - repeats, repeats)),
+            ("produced", len(self.sent), "%s departures, %d of them said twice by the producer" % (first, repeats)),
             ("received", sum(c.values()), "events that the dispatcher took and recorded an outcome for"),
             ("delivered", c["delivered"], "the function was called and its answer came back"),
-            ("duplicates stopped", c["duplicate"], "an id that was there before: the function was not called again"),
-            ("in doubt", c["in_doubt"], "open when the dispatcher was killed: named below, never called again (%d had reached the function)" % called),
+            ("duplicates stopped", c["duplicate"], "ids that were there before: the function was not called again"),
+            ("in doubt", c["in_doubt"], doubt if doubts else "open at the kill"),
         ]
         told = {"delivered", "duplicate", "in_doubt"}
         words = {
@@ -159,17 +162,19 @@ class Verdict:
             "unreachable": "the call never left",
         }
         rows += [(name, c[name], text) for name, text in words.items()]
-        rows += [(name, number, "") for name, number in sorted(c.items()) if name not in told | set(words)]
-        rows.append(("invoked twice", len(self.twice), "ids that the function itself wrote down more than once, in %d calls" % sum(self.calls.values())))
-        width = max(len(name) for name, _, _ in rows)
-        for name, number, text in rows:
-            print(("  %-*s %7s   %s" % (width, name, format(number, ","), text)).rstrip())
+        rows += [(name, n, "") for name, n in sorted(c.items()) if name not in told | set(words)]
+        twice = "ids that the function wrote down more than once, in its %s calls" % calls
+        rows.append(("invoked twice", len(self.twice), twice))
         if doubts:
-            print("\n  In doubt, each by id and position:")
+            print("  In doubt, each by id and position (topic/partition/offset):")
             longest = max(len(line["id"]) for _, line in doubts)
             for position, line in doubts:
-                reached = "the function was called" if self.calls[line["id"]] else "the function was not called"
+                reached = "was called, answer unknown" if self.calls[line["id"]] else "was not called"
                 print("    %-*s  %-16s  %s" % (longest, line["id"], position, reached))
+            print()
+        width = max(len(name) for name, _, _ in rows)
+        for name, n, text in rows:
+            print(("  %-*s %7s   %s" % (width, name, number(n), text)).rstrip())
         c["received"] = sum(c.values())
 
     def last_line(self):
@@ -221,7 +226,9 @@ def main():
     elif command == "ready" and len(arguments) == 1:
         try:
             urllib.request.urlopen("http://%s/readyz" % arguments[0], timeout=2).close()
-        except (urllib.error.URLError, OSError):
+            # A lag is known once the consumer group has dealt out the partitions.
+            return 0 if "\nkubeless_source_lag{" in metrics(arguments[0]) else 1
+        except OSError:
             return 1
     else:
         sys.exit(__doc__)

@@ -32,7 +32,8 @@ def lines(path, count):
             event = json.loads(line)
             yield number, "first", event["id"], event["aircraft"], line
             if number % REPEAT_EVERY == REPEAT_EVERY - 1:
-                heapq.heappush(waiting, (number + chance.randint(1, LATEST), number, event["id"], event["aircraft"], line))
+                due = number + chance.randint(1, LATEST)
+                heapq.heappush(waiting, (due, number, event["id"], event["aircraft"], line))
             while waiting and waiting[0][0] <= number:
                 _, repeated, *rest = heapq.heappop(waiting)
                 yield (repeated, "repeat", *rest)

@@ -86,7 +86,8 @@ def main():
             sys.exit("make-flights: %s is not what this script makes" % RESULT.name)
     else:
         RESULT.write_bytes(made)
-    print("%s: %d events, %d aircraft, %d bytes" % (RESULT.name, len(events), len({e["aircraft"] for e in events}), len(made)))
+    aircraft = len({e["aircraft"] for e in events})
+    print("%s: %d events, %d aircraft, %d bytes" % (RESULT.name, len(events), aircraft, len(made)))
 
 
 main()

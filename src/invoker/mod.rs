@@ -201,7 +201,8 @@ impl Invoker {
                 sleep_until(resume.min(deadline.deadline())).await;
                 pause = (pause * 2).min(self.config.retry_pause.1).max(SHORTEST_PAUSE);
             }
-            if !error.may_retry() || Instant::now() >= deadline.deadline() {
+            if !error.may_retry() && !testkit::bug("retry_on_reset") || Instant::now() >= deadline.deadline()
+            {
                 return run.settled(Outcome::Unreachable, None, Some(error.reason()));
             }
         }

@@ -4,6 +4,9 @@
 use super::plan::{Plan, TriggerPlan};
 use std::path::Path;
 
+/// Columns of wrapped text: an 80-column terminal less the indent.
+const COLUMNS: usize = 64;
+
 /// What is known once everything was started.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
@@ -27,7 +30,10 @@ pub fn banner(facts: &Facts<'_>) -> String {
         facts.dir.join(super::layout::FOLDER).display()
     );
     if let Some(address) = facts.broker {
-        text.push_str(&format!("  broker      {address}\n              {}\n", facts.broker_is));
+        text.push_str(&format!("  broker      {address}\n"));
+        for line in wrapped(facts.broker_is) {
+            text.push_str(&format!("              {line}\n"));
+        }
     }
     for trigger in &facts.plan.triggers {
         text.push_str(&trigger_line(trigger));
@@ -40,6 +46,21 @@ pub fn banner(facts: &Facts<'_>) -> String {
         facts.admin
     ));
     text
+}
+
+/// The text in lines that fit an ordinary terminal behind the indent of the banner.
+fn wrapped(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.len() + 1 + word.len() <= COLUMNS => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 /// One trigger in one line.

@@ -15,8 +15,10 @@ use std::{
 use tokio::process::Child;
 use tokio_util::sync::CancellationToken;
 
-/// First and longest pause before it is started again.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// First and longest pause before it is started again. A successor has to wait for the end of the dead one's session
+/// anyway; one that asks the embedded broker for its share within two seconds makes that broker deal twice, which
+/// takes twice as long.
+const BACK_OFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
 /// A dispatcher that ran for longer starts over with the shortest pause.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
 /// Bytes at the end of its log that are shown when it dies young.

@@ -13,11 +13,15 @@ use xxhash_rust::xxh3::xxh3_128;
 /// successor names what stood open in the register, which is at most a claim window old.
 const REMEMBERED: usize = 16_384;
 
+/// Narrowest and widest column of event ids.
+const EVENT_WIDTHS: (usize, usize) = (16, 40);
+
 /// Writes the live lines and counts what it wrote.
 #[derive(Debug)]
 pub struct Live {
     json: bool,
     header_printed: bool,
+    event_width: usize,
     counts: BTreeMap<&'static str, u64>,
     recent: Recent,
 }
@@ -54,7 +58,13 @@ impl Recent {
 impl Live {
     /// Text for people, or JSON lines for programs.
     pub fn new(json: bool) -> Self {
-        Self { json, header_printed: false, counts: BTreeMap::new(), recent: Recent::default() }
+        Self {
+            json,
+            header_printed: false,
+            event_width: EVENT_WIDTHS.0,
+            counts: BTreeMap::new(),
+            recent: Recent::default(),
+        }
     }
 
     /// One event ended. An event has one outcome: its own is worth more than a successor's doubt (rule N6).
@@ -70,22 +80,22 @@ impl Live {
             let text = serde_json::to_string(line).map_err(std::io::Error::other)?;
             return writeln!(out, "{text}");
         }
-        if !self.header_printed {
-            self.header_printed = true;
-            writeln!(out, "{}", columns(["TIME", "TRIGGER", "EVENT", "FUNCTION", "RESULT", "TOOK"]))?;
-        }
         let time = line.ts.get(11..23).unwrap_or(&line.ts);
         let event = if line.id.is_empty() {
             format!("{}/{}/{}", line.stream, line.shard, line.sequence)
         } else {
             line.id.clone()
         };
+        // Ids of one kind are about as long as each other: the column is as wide as the longest so far.
+        self.event_width = self.event_width.max(event.chars().count().min(EVENT_WIDTHS.1));
+        let width = self.event_width;
+        if !self.header_printed {
+            self.header_printed = true;
+            writeln!(out, "{}", columns(["TIME", "TRIGGER", "EVENT", "FUNCTION", "TOOK", "RESULT"], width))?;
+        }
         let (result, took) = (result(line), took(line.took_us));
-        writeln!(
-            out,
-            "{}",
-            columns([time, short(&line.trigger), &event, short(&line.function), &result, &took])
-        )
+        let cells = [time, short(&line.trigger), &event, short(&line.function), &took, &result];
+        writeln!(out, "{}", columns(cells, width))
     }
 
     fn uncount(&mut self, outcome: Outcome, count: u64) {
@@ -159,9 +169,11 @@ fn short(name: &str) -> &str {
     name.strip_prefix("default/").unwrap_or(name)
 }
 
-fn columns(cells: [&str; 6]) -> String {
-    let [time, trigger, event, function, result, took] = cells.map(printable);
-    format!("{time:<13} {trigger:<16} {event:<24} {function:<16} {result:<24} {took}").trim_end().to_owned()
+fn columns(cells: [&str; 6], event_width: usize) -> String {
+    let [time, trigger, event, function, took, result] = cells.map(printable);
+    format!("{time:<13} {trigger:<16} {event:<event_width$} {function:<16} {took:>9}  {result}")
+        .trim_end()
+        .to_owned()
 }
 
 /// The text with its control characters escaped.

@@ -22,7 +22,7 @@ fn every_misbehaviour_is_one_call_and_one_true_outcome() {
         5 => Behaviour::Answer { status: 204, delay: Duration::ZERO },
         _ => Behaviour::OK,
     });
-    scenario.produce(cluster, &Plan { count: 3_200, repeat_every: 0, keys: 400 });
+    scenario.produce(cluster, &Plan { count: 3_200, repeat_every: 0, keys: 400, back: 1 });
     let mut dispatcher = scenario.launch("one").arg("--set").arg("invoker.timeout_margin=500ms").start();
     dispatcher.wait_ready(Duration::from_secs(20));
     let report = scenario.settle(Duration::from_secs(120));
@@ -40,7 +40,7 @@ fn a_function_without_ready_endpoints_costs_no_event() {
     let mut scenario = Scenario::new(cluster, 2, 1, TRIGGER);
     let address = scenario.witness.address();
     scenario.manifests.endpoints("witness", &[]);
-    scenario.produce(cluster, &Plan { count: 500, repeat_every: 0, keys: 50 });
+    scenario.produce(cluster, &Plan { count: 500, repeat_every: 0, keys: 50, back: 1 });
     let mut dispatcher = scenario.start("one");
     let group = scenario.group();
     // The take-over commit shows that the subscription runs; it claims nothing.
@@ -64,7 +64,7 @@ fn a_function_without_ready_endpoints_costs_no_event() {
 fn a_function_that_refuses_connections_loses_no_more_than_was_claimed() {
     let cluster = kafka::shared();
     let mut scenario = Scenario::new(cluster, 2, 1, TRIGGER);
-    scenario.produce(cluster, &Plan { count: 400, repeat_every: 0, keys: 50 });
+    scenario.produce(cluster, &Plan { count: 400, repeat_every: 0, keys: 50, back: 1 });
     scenario.witness.refuse();
     let dispatcher = scenario.start("one");
     let refused = crate::support::wait::try_until(Duration::from_secs(30), || {

@@ -15,7 +15,7 @@ fn a_rolling_restart_of_two_replicas_under_load_loses_nothing() {
     scenario
         .witness
         .always(crate::support::witness::Behaviour::Answer { status: 200, delay: Duration::from_millis(3) });
-    scenario.produce(cluster, &Plan { count: 20_000, repeat_every: 0, keys: 500 });
+    scenario.produce(cluster, &Plan { count: 20_000, repeat_every: 0, keys: 500, back: 1 });
     let (mut first, mut second) = (scenario.start("first"), scenario.start("second"));
     for round in 0..3 {
         let name = format!("replica-{round}");
@@ -34,7 +34,7 @@ fn a_rolling_restart_of_two_replicas_under_load_loses_nothing() {
 fn a_member_that_joins_and_leaves_under_load_loses_nothing() {
     let cluster = kafka::shared();
     let mut scenario = Scenario::new(cluster, 8, 1, TRIGGER);
-    scenario.produce(cluster, &Plan { count: 20_000, repeat_every: 0, keys: 500 });
+    scenario.produce(cluster, &Plan { count: 20_000, repeat_every: 0, keys: 500, back: 1 });
     let mut stays = scenario.start("stays");
     scenario.witness.wait_for(500, Duration::from_secs(60));
     let mut guest = scenario.start("guest");
@@ -54,7 +54,7 @@ fn a_frozen_member_that_comes_back_invokes_nothing_twice() {
     scenario
         .witness
         .always(crate::support::witness::Behaviour::Answer { status: 200, delay: Duration::from_millis(20) });
-    scenario.produce(cluster, &Plan { count: 6_000, repeat_every: 0, keys: 300 });
+    scenario.produce(cluster, &Plan { count: 6_000, repeat_every: 0, keys: 300, back: 1 });
     let mut frozen = scenario.launch("frozen").start();
     frozen.wait_ready(Duration::from_secs(20));
     scenario.witness.wait_for(300, Duration::from_secs(30));

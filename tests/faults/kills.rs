@@ -44,7 +44,7 @@ fn nothing_is_invoked_twice_whatever_point_the_dispatcher_dies_at() {
     let mut scenario = Scenario::new(cluster, 4, 1, TRIGGER);
     let mut window_breaks = Vec::new();
     for (point, passage) in POINTS {
-        scenario.produce(cluster, &Plan { count: 400, repeat_every: 20, keys: 40 });
+        scenario.produce(cluster, &Plan { count: 400, repeat_every: 20, keys: 40, back: 1 });
         let before = scenario.judge();
         let launch = scenario.launch("victim").env("KUBELESS_POINT", format!("{point}:{passage}"));
         let mut victim = launch.start();
@@ -85,7 +85,7 @@ fn nothing_is_invoked_twice_over_random_kills() {
     let mut random = fastrand::Rng::with_seed(7);
     let mut most = 0;
     for _ in 0..kills {
-        scenario.produce(cluster, &Plan { count: 300, repeat_every: 20, keys: 40 });
+        scenario.produce(cluster, &Plan { count: 300, repeat_every: 20, keys: 40, back: 1 });
         let before = scenario.judge().in_doubt.len();
         let mut dispatcher = scenario.launch("victim").start();
         // The kill comes after a random number of calls, so that it falls into every phase of the work.

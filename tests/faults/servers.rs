@@ -15,7 +15,7 @@ fn a_broker_and_the_coordinator_die_and_come_back() {
     scenario
         .witness
         .always(crate::support::witness::Behaviour::Answer { status: 200, delay: Duration::from_millis(5) });
-    scenario.produce(&cluster, &Plan { count: 20_000, repeat_every: 0, keys: 500 });
+    scenario.produce(&cluster, &Plan { count: 20_000, repeat_every: 0, keys: 500, back: 1 });
     let mut dispatcher = scenario.start("one");
     scenario.witness.wait_for(500, Duration::from_secs(60));
     let group = scenario.group();

@@ -10,6 +10,8 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     rc::Rc,
+    sync::mpsc::{Sender, channel},
+    time::Duration,
 };
 
 /// Records what commands ask for.
@@ -18,14 +20,18 @@ struct Recorder {
     sent: Rc<RefCell<Vec<Message>>>,
     servers: RefCell<String>,
     dev: RefCell<Option<DevRequest>>,
+    told: RefCell<Option<Sender<usize>>>,
 }
 
-struct Recording(Rc<RefCell<Vec<Message>>>);
+struct Recording(Rc<RefCell<Vec<Message>>>, Option<Sender<usize>>);
 
 impl Publisher for Recording {
     fn publish(&mut self, messages: Vec<Message>) -> anyhow::Result<Vec<String>> {
         let positions = (0..messages.len()).map(|offset| format!("t/0/{offset}")).collect();
         self.0.borrow_mut().extend(messages);
+        if let Some(told) = &self.1 {
+            told.send(self.0.borrow().len())?;
+        }
         Ok(positions)
     }
 }
@@ -42,7 +48,7 @@ impl Wiring for Recorder {
 
     fn publisher(&self, servers: &str) -> anyhow::Result<Box<dyn Publisher>> {
         servers.clone_into(&mut self.servers.borrow_mut());
-        Ok(Box::new(Recording(Rc::clone(&self.sent))))
+        Ok(Box::new(Recording(Rc::clone(&self.sent), self.told.borrow().clone())))
     }
 
     fn dev(&self, request: DevRequest) -> anyhow::Result<()> {
@@ -120,6 +126,40 @@ fn a_file_is_one_event_a_line_with_ids_from_a_member() {
     assert_eq!(keys, [Some("x".to_owned()), Some("y".to_owned())]);
     let missing = ["send", "t", "--file", path, "--id-from", "z", "--broker", "h:1"];
     assert_eq!(cli(&recorder, &missing), Exit::Failed);
+}
+
+#[test]
+fn lines_of_a_slow_pipe_go_out_as_they_come() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let (told, published) = channel();
+    let writer = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || {
+            let mut pipe = std::fs::OpenOptions::new().write(true).open(pipe).unwrap();
+            for sent in 1..=2 {
+                pipe.write_all(b"{}\n").unwrap();
+                // Without the first on its way the second is never written.
+                assert_eq!(published.recv_timeout(Duration::from_secs(30)), Ok(sent));
+            }
+        }
+    });
+    let recorder = Recorder { told: RefCell::new(Some(told)), ..Recorder::default() };
+    let arguments = ["send", "t", "--file", pipe.to_str().unwrap(), "--positions", "--broker", "h:1"];
+    assert_eq!(cli(&recorder, &arguments), Exit::Ok);
+    writer.join().unwrap();
+}
+
+#[test]
+fn lines_before_a_wrong_one_are_sent() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(b"{\"n\":1}\n{\"n\":2}\nnonsense\n{\"n\":4}\n").unwrap();
+    let recorder = Recorder::default();
+    let path = file.path().to_str().unwrap();
+    let arguments = ["send", "t", "--file", path, "--id-from", "n", "--broker", "h:1"];
+    assert_eq!(cli(&recorder, &arguments), Exit::Failed);
+    assert_eq!(recorder.sent.borrow().len(), 2);
 }
 
 #[test]

@@ -13,7 +13,7 @@ const DEDUP: &str = "  dedup:\n    window: 1h\n    key:\n      header: id\n";
 fn a_hundred_thousand_events_once_each_and_five_percent_repeats_stopped() {
     let cluster = kafka::shared();
     let mut scenario = Scenario::new(cluster, 8, 1, DEDUP);
-    scenario.produce(cluster, &Plan { count: 100_000, repeat_every: 20, keys: 1000 });
+    scenario.produce(cluster, &Plan { count: 100_000, repeat_every: 20, keys: 1000, back: 1 });
     let mut dispatcher = scenario.start("one");
     let report = scenario.settle(Duration::from_secs(120));
     report.assert_clean();

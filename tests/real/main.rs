@@ -1,7 +1,9 @@
 //! Real servers: Apache Kafka and child processes of this product.
 
+mod demo;
 mod dev;
 mod kafka_delivery;
+mod kafka_lifecycle;
 mod kafka_support;
 mod oracle_sees;
 mod support;

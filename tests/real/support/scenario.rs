@@ -39,6 +39,8 @@ pub struct Plan {
     pub repeat_every: usize,
     /// Different keys.
     pub keys: usize,
+    /// How many records of the partition back the repeated one stands.
+    pub back: usize,
 }
 
 impl Scenario {
@@ -72,7 +74,7 @@ impl Scenario {
             let partition = n % self.next_offset.len();
             let known = &mut ids[partition];
             let repeat = plan.repeat_every > 0 && n % plan.repeat_every == plan.repeat_every - 1;
-            let id = match known.last() {
+            let id = match known.iter().nth_back(plan.back.max(1) - 1) {
                 Some(last) if repeat => last.clone(),
                 _ => format!("event-{}", base + n),
             };

@@ -3,8 +3,7 @@
 
 use super::world::{Item, Reply, Request, SESSION, SPAN, World};
 use crate::{
-    claims::window::{Window, WindowConfig},
-    dispatch::{Settings, StartLease},
+    dispatch::{Settings, StartLease, Window, WindowConfig},
     event::filter::Filter,
     ledger::Outcome,
     sources::kafka::{
