@@ -3,19 +3,23 @@
 //!
 //! `KUBELESS_CAMPAIGN=<n>` multiplies the number of cases.
 
+mod callbacks;
 mod driver;
 mod member;
 mod mutants;
 mod oracle;
+mod polling;
 mod rules;
 mod simulation;
+mod steps;
 mod world;
 
 use super::Mutations;
 use member::Bug;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
-use simulation::{Faults, Run, Simulation, runs};
+use simulation::Simulation;
 use std::cell::Cell;
+use steps::{Faults, Run, runs};
 
 /// What a campaign saw, so that a test cannot pass by doing nothing.
 #[derive(Debug, Default)]

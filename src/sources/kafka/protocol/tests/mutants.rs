@@ -4,7 +4,7 @@ use super::{
     Tally,
     member::Bug,
     play, runner,
-    simulation::{Faults, runs},
+    steps::{Faults, runs},
 };
 use crate::sources::kafka::protocol::Mutations;
 use proptest::test_runner::TestError;

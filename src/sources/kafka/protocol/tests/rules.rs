@@ -48,9 +48,9 @@ fn takeover(offset: i64, open: &[(i64, Token)], parked: &[i64], log_end: i64) ->
 }
 
 impl Bench {
-    fn assign(&mut self, shard: i32, takeover: Takeover) -> TakenOver {
+    fn assign(&mut self, shard: i32, takeover: &Takeover) -> TakenOver {
         self.protocol.next_epoch();
-        self.protocol.assign(shard, &takeover)
+        self.protocol.assign(shard, takeover)
     }
 
     fn fetch(&mut self, shard: i32, offsets: std::ops::Range<i64>) -> Vec<Taken> {
@@ -95,10 +95,10 @@ fn wide() -> Limits {
 #[test]
 fn k4_records_of_an_earlier_epoch_are_dropped() {
     let mut b = bench(&[None; 3], wide());
-    b.assign(0, takeover(0, &[], &[], 3));
+    b.assign(0, &takeover(0, &[], &[], 3));
     let stale = b.protocol.epoch();
     b.protocol.revoked(&[0], true);
-    b.assign(0, takeover(0, &[], &[], 3));
+    b.assign(0, &takeover(0, &[], &[], 3));
     let record = Polled { offset: 0, time_ms: 0, record: Item(b.log.at(0).clone()) };
     assert_eq!(b.protocol.fetched(0, stale, record), Taken::Dropped);
     assert_eq!(b.fetch(0, 0..1), [Taken::Waiting]);
@@ -107,24 +107,24 @@ fn k4_records_of_an_earlier_epoch_are_dropped() {
 #[test]
 fn k4_an_answer_of_an_earlier_epoch_moves_the_position_and_starts_nothing() {
     let mut b = bench(&[None; 3], wide());
-    b.assign(0, takeover(0, &[], &[], 3));
+    b.assign(0, &takeover(0, &[], &[], 3));
     b.fetch(0, 0..3);
     let proposal = b.plan(2).expect("a claim");
     b.protocol.lost();
     assert!(b.grant(proposal).is_empty());
     // 1.1 step 7: and never below what was accepted, though the register that is read says so.
-    let taken = b.assign(0, takeover(0, &[], &[], 3));
+    let taken = b.assign(0, &takeover(0, &[], &[], 3));
     assert_eq!((taken.regressed_from, taken.fetch_from), (Some(0), 2));
 }
 
 #[test]
 fn k4_an_assignment_without_a_revocation_forgets_what_waited() {
     let mut b = bench(&[None; 3], wide());
-    b.assign(0, takeover(0, &[], &[], 3));
+    b.assign(0, &takeover(0, &[], &[], 3));
     b.fetch(0, 0..3);
     let lease = b.protocol.shard(0).expect("owned").lease().clone();
     lease.extend(u64::MAX);
-    b.assign(0, takeover(0, &[], &[], 3));
+    b.assign(0, &takeover(0, &[], &[], 3));
     assert!(!lease.may_start(0), "calls of the forgotten assignment do not start");
     b.fetch(0, 0..3);
     let proposal = b.plan(9).expect("a claim");
@@ -134,7 +134,7 @@ fn k4_an_assignment_without_a_revocation_forgets_what_waited() {
 #[test]
 fn a_refused_plan_leaves_no_trace() {
     let mut b = bench(&[Some(1); 4], wide());
-    b.assign(0, takeover(0, &[], &[], 4));
+    b.assign(0, &takeover(0, &[], &[], 4));
     b.fetch(0, 0..4);
     let first = b.plan(9).expect("a claim");
     let second = b.plan(9).expect("the same claim");
@@ -145,7 +145,7 @@ fn a_refused_plan_leaves_no_trace() {
 #[test]
 fn l1_parked_records_come_first_and_in_order_after_a_takeover() {
     let mut b = bench(&[Some(1), Some(1), Some(2), Some(1)], wide());
-    let taken = b.assign(0, takeover(3, &[(0, OTHER)], &[1, 2], 4));
+    let taken = b.assign(0, &takeover(3, &[(0, OTHER)], &[1, 2], 4));
     assert_eq!(taken.fetch_from, 0);
     assert!(b.plan(9).is_none(), "nothing is claimed while parked records are read back");
     b.fetch(0, 0..4);
@@ -161,7 +161,7 @@ fn l1_parked_records_come_first_and_in_order_after_a_takeover() {
 #[test]
 fn l1_what_was_read_back_in_the_poll_that_met_the_end_is_not_taken_for_compacted() {
     let mut b = bench(&[Some(1); 3], wide());
-    b.assign(0, takeover(3, &[], &[1, 2], 3));
+    b.assign(0, &takeover(3, &[], &[1, 2], 3));
     let epoch = b.protocol.epoch();
     b.fetch(0, 1..2);
     b.protocol.read_to_end(0, epoch - 1);
@@ -178,7 +178,7 @@ fn n7_a_take_over_may_be_longer_than_what_may_be_claimed() {
     let narrow = Limits { entries: 256, metadata_chars: 44 };
     let mut b = bench(&[Some(1); 9], narrow);
     let open: Vec<_> = (0..8).map(|o| (o, OTHER)).collect();
-    b.assign(0, takeover(8, &open, &[], 9));
+    b.assign(0, &takeover(8, &open, &[], 9));
     assert_eq!(b.flush().open.len(), 8, "carried, whatever the budget says");
     let named = b.protocol.shard(0).expect("owned").reportable(ME, false);
     assert_eq!(named.len(), 8);
@@ -193,7 +193,7 @@ fn n7_a_take_over_may_be_longer_than_what_may_be_claimed() {
 #[test]
 fn n7_a_register_full_of_parked_records_still_moves() {
     let mut b = bench(&[Some(1); 40], Limits { entries: 16, metadata_chars: 2048 });
-    b.assign(0, takeover(0, &[], &[], 40));
+    b.assign(0, &takeover(0, &[], &[], 40));
     b.fetch(0, 0..40);
     for expected in 0..40 {
         let mut starts = Vec::new();
@@ -211,7 +211,7 @@ fn n7_a_budget_of_one_parks_fewer_when_the_register_is_full() {
     // One claim is allowed; many records of a busy key stand before it.
     let keys: Vec<_> = std::iter::once(Some(1)).chain([Some(1); 60]).chain([Some(2)]).collect();
     let mut b = bench(&keys, Limits { entries: 256, metadata_chars: 64 });
-    b.assign(0, takeover(0, &[], &[], 62));
+    b.assign(0, &takeover(0, &[], &[], 62));
     b.fetch(0, 0..1);
     let proposal = b.plan(1).expect("the first");
     b.grant(proposal);
@@ -223,12 +223,12 @@ fn n7_a_budget_of_one_parks_fewer_when_the_register_is_full() {
 #[test]
 fn n3_a_truncated_log_does_not_make_a_process_name_its_own_call() {
     let mut b = bench(&[None; 3], wide());
-    b.assign(0, takeover(0, &[], &[], 3));
+    b.assign(0, &takeover(0, &[], &[], 3));
     b.fetch(0, 0..3);
     let proposal = b.plan(9).expect("a claim");
     b.grant(proposal);
     b.protocol.lost();
-    let taken = b.assign(0, takeover(3, &[(0, OTHER), (1, ME), (2, OTHER)], &[], 2));
+    let taken = b.assign(0, &takeover(3, &[(0, OTHER), (1, ME), (2, OTHER)], &[], 2));
     assert!(taken.truncated);
     let cut: Vec<_> = taken.cut.iter().map(|r| (r.offset, r.outcome)).collect();
     assert_eq!(cut, [(2, Outcome::InDoubt)], "no register can carry what lies beyond its offset");
@@ -243,7 +243,7 @@ fn plan_serves_shards_in_turn_whatever_is_committed_between() {
     let mut b = bench(&[None; 9], wide());
     let mut served = Vec::new();
     for shard in [0, 1] {
-        b.assign(shard, takeover(0, &[], &[], 9));
+        b.assign(shard, &takeover(0, &[], &[], 9));
     }
     // The second assignment began a new epoch; both count as assigned in it.
     b.fetch(0, 0..9);
@@ -265,7 +265,7 @@ fn plan_serves_shards_in_turn_whatever_is_committed_between() {
 #[test]
 fn passes_need_no_entry_and_are_not_listed() {
     let mut b = bench(&[None; 3], wide());
-    b.assign(0, takeover(0, &[], &[], 3));
+    b.assign(0, &takeover(0, &[], &[], 3));
     b.fetch(0, 0..3);
     let proposal = b.protocol.plan(9, 1, &mut All(vec![0, 2])).expect("a claim");
     assert_eq!((proposal.claims(), proposal.parts[0].offset), (1, 3));

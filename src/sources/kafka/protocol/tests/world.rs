@@ -92,7 +92,6 @@ fn event(shard: i32, sequence: i64, time_ms: i64, made: Made) -> Event {
 /// An OffsetCommit as it was encoded.
 #[derive(Clone, Debug)]
 pub struct Request {
-    pub process: usize,
     pub member: u64,
     pub generation: i32,
     pub parts: Vec<(i32, i64, String)>,
