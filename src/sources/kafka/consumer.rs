@@ -128,7 +128,13 @@ impl PollingThread {
         self.lock().subscription.metrics().connected.set(0.0);
         // Dropping the consumer closes it: the revoke callback drains and flushes, then the member leaves the group.
         drop(consumer);
-        self.lock().write_journal();
+        let mut engine = self.lock();
+        if engine.protocol.owned().next().is_some() {
+            // The client went without its revoke callback: nothing may be committed for these any more (N5).
+            engine.protocol.lost();
+        }
+        engine.write_journal();
+        drop(engine);
         Ok(left)
     }
 

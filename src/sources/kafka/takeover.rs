@@ -16,6 +16,9 @@ use std::time::Duration;
 /// Longest wait for one answer while registers are read.
 const WAIT: Duration = Duration::from_secs(10);
 
+/// Pause before a log end below the committed offset is looked at again.
+const SECOND_LOOK: Duration = Duration::from_secs(2);
+
 /// Where a subscription starts that has no committed offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
@@ -74,7 +77,7 @@ pub fn read<C: ConsumerContext>(
         element.error()?;
         let shard = element.partition();
         let text = metadata.iter().find(|(s, _)| *s == shard).map_or("", |(_, t)| t.as_str());
-        let (log_start, log_end) = consumer.fetch_watermarks(topic, shard, WAIT)?;
+        let (log_start, mut log_end) = consumer.fetch_watermarks(topic, shard, WAIT)?;
         let offset = match element.offset() {
             Offset::Offset(offset) => Some(offset),
             _ => None,
@@ -83,6 +86,11 @@ pub fn read<C: ConsumerContext>(
             Some(offset) => offset,
             None => first_position(consumer, topic, shard, &policy, log_start, log_end)?,
         };
+        if start > log_end {
+            // A new leader may report a low end for a moment; only one that stays means that the log was cut.
+            std::thread::sleep(SECOND_LOOK);
+            (_, log_end) = consumer.fetch_watermarks(topic, shard, WAIT)?;
+        }
         let (register, problem) = decode(shard, text, start)?;
         let rebuild_from = match span_ms {
             Some(span) if start > log_start && offset.is_some() && register.log_time_ms >= 0 => {
