@@ -52,7 +52,7 @@ impl<R: Record> Shard<R> {
 
     /// Whether there is anything that a claim commit could be about.
     pub fn has_work(&self) -> bool {
-        !self.is_replaying() && !(self.waiting.is_empty() && self.parked.is_empty())
+        !(self.is_replaying() || self.waiting.is_empty() && self.parked.is_empty())
     }
 
     /// Bytes of the records that wait or are parked.
