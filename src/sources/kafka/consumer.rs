@@ -26,6 +26,7 @@ use rdkafka::{
     message::{BorrowedMessage, Headers},
 };
 use std::{
+    cell::Cell,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering, mpsc},
     time::{Duration, Instant},
 };
@@ -35,6 +36,8 @@ use std::{
 const REJOIN_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// What an event costs beside its bytes; an estimate for the memory budget.
 const ENVELOPE: usize = 512;
+/// Trouble is over when records come and nothing was wrong for this long: a line a change, not a line a poll.
+const CALM: Duration = Duration::from_secs(5);
 /// How often lag and window size are published.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -56,6 +59,8 @@ pub struct PollingThread {
     pub orders: mpsc::Receiver<Order>,
     /// Shown in the trigger's status: why it is not consuming, empty when it is.
     pub status: Arc<Mutex<String>>,
+    /// When something was last wrong.
+    pub troubled: Cell<Option<Instant>>,
 }
 
 struct Polled<'a> {
@@ -108,6 +113,7 @@ impl PollingThread {
 
     /// Sets the status; says once in the log what is wrong and once that it is over, however often it repeats.
     fn say(&self, why: &str) {
+        self.troubled.set((!why.is_empty()).then(Instant::now));
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         if *status == why {
             return;
@@ -148,7 +154,7 @@ impl PollingThread {
             testkit::point("after_poll");
             let mut engine = context.engine();
             engine.polled(polled_boot_ms);
-            if !polled.records.is_empty() {
+            if !polled.records.is_empty() && self.troubled.get().is_some_and(|t| t.elapsed() > CALM) {
                 self.say("");
             }
             for (epoch, record) in &polled.records {
