@@ -70,7 +70,9 @@ pub fn fill(bootstrap: &str, topic: &str, (partitions, keys): (usize, usize), ev
             match producer.send(record) {
                 Ok(()) => break,
                 // The queue is full.
-                Err(_) => drop(producer.poll(Duration::from_millis(5))),
+                Err(_) => {
+                    producer.poll(Duration::from_millis(5));
+                }
             }
         }
     }
