@@ -40,7 +40,6 @@ pub struct Daemon {
     manager: SourceManager,
     index: Index,
     router: Router,
-    workers: Arc<Workers>,
 }
 
 impl Daemon {
@@ -80,14 +79,13 @@ impl Daemon {
         });
         let environment = Environment {
             journal,
-            workers: Arc::clone(&workers),
+            workers,
             permits: Arc::new(tokio::sync::Semaphore::new(0)),
             memory: Arc::default(),
             timeout_margin: config.invoker.timeout_margin,
-            owner: fastrand::u64(1..),
         };
         let manager = SourceManager::new(opened, router.clone(), environment, config.shutdown.grace);
-        Ok(Self { config, admin, registry, readiness: Readiness::new(), manager, index, router, workers })
+        Ok(Self { config, admin, registry, readiness: Readiness::new(), manager, index, router })
     }
 
     /// Runs until `shutdown`, drains, and returns once everything has ended.
@@ -134,31 +132,28 @@ impl Daemon {
             self.manager.reconcile();
         }
         accepting.set_failed("draining");
-        drain(&mut self.manager, &shutdown, self.config.shutdown.grace).await;
-        drop(self.manager);
-        if let Ok(workers) = Arc::try_unwrap(self.workers)
-            && !shutdown.is_aborting()
-        {
-            workers.stop();
-        }
+        let drained = drain(&mut self.manager, &shutdown, self.config.shutdown.grace).await;
+        // Every source has recorded its outcomes: a call that still hangs on a worker is of no consequence.
         admin_stop.cancel();
         let _ = admin.await;
-        tracing::info!("Dispatcher stopped");
-        Ok(())
+        tracing::info!(drained, "Dispatcher stopped");
+        if drained { Ok(()) } else { Err("stopped at once: a successor names what was running".into()) }
     }
 }
 
-async fn drain(manager: &mut SourceManager, shutdown: &Shutdown, grace: Duration) {
+/// True when everything ended in order; false when it was given up.
+async fn drain(manager: &mut SourceManager, shutdown: &Shutdown, grace: Duration) -> bool {
     manager.stop_all(Instant::now() + grace);
     while !manager.is_stopped() {
         tokio::select! {
             () = tokio::time::sleep(STOP_TICK) => {}
             () = shutdown.aborting() => {
                 tracing::warn!("Stopping at once: what runs will be named in doubt by a successor");
-                return;
+                return false;
             }
         }
     }
+    true
 }
 
 fn apply(index: &mut Index, manager: &mut SourceManager, changes: Changes) {

@@ -8,9 +8,11 @@ use crate::{
     event::{Event, hasher::Plain},
     invoker::{Call, Invoker, InvokerConfig, Settled},
 };
+use futures_util::FutureExt as _;
 use std::{
     cell::RefCell,
     collections::{HashMap, VecDeque},
+    panic::AssertUnwindSafe,
     rc::Rc,
     sync::{Arc, mpsc},
     thread::JoinHandle,
@@ -232,7 +234,8 @@ async fn run(invoker: Rc<Invoker>, runner: Runner) {
         let Some(chain) = runner.next() else { return };
         for call in chain.calls {
             let mut owed = Owed { event: Arc::clone(&call.get().event), done: &chain.done, settled: None };
-            owed.settled = Some(invoker.invoke(call).await);
+            // A defect in one call must not take the chain's others, nor this runner, with it.
+            owed.settled = AssertUnwindSafe(invoker.invoke(call)).catch_unwind().await.ok();
         }
     }
 }

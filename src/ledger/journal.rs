@@ -133,7 +133,8 @@ impl Journal {
     pub fn open(dir: &Path, config: JournalConfig) -> Result<Self, Error> {
         std::fs::create_dir_all(dir).map_err(|e| io(dir, e))?;
         let number = segments(dir)?.last().map_or(0, |(n, _)| n + 1);
-        let segment = Segment { number, file: create(dir, number)?, bytes: 0 };
+        let segment = next_segment(dir, number)?;
+        let number = segment.number;
         let journal = Self { dir: dir.to_owned(), config, segment: Mutex::new(segment) };
         journal.remove_old(number)?;
         Ok(journal)
@@ -150,9 +151,8 @@ impl Journal {
         }
         let mut segment = self.segment.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if segment.bytes > 0 && segment.bytes + lines.len() as u64 > self.config.segment_bytes {
-            let number = segment.number + 1;
-            *segment = Segment { number, file: create(&self.dir, number)?, bytes: 0 };
-            self.remove_old(number)?;
+            *segment = next_segment(&self.dir, segment.number + 1)?;
+            self.remove_old(segment.number)?;
         }
         if let Err(error) = segment.file.write_all(lines) {
             // Part of it may stand there: the next attempt must not be glued to a torn line.
@@ -166,7 +166,7 @@ impl Journal {
     fn remove_old(&self, current: u64) -> Result<(), Error> {
         // By size, not by number: each start of the process begins a segment, however short the one before.
         let mut left = self.config.max_bytes.saturating_sub(self.config.segment_bytes);
-        for (number, path) in segments(&self.dir)?.into_iter().rev().filter(|(n, _)| *n != current) {
+        for (_, path) in segments(&self.dir)?.into_iter().rev().filter(|(n, _)| *n != current) {
             let size = std::fs::metadata(&path).map_or(0, |m| m.len());
             if size > left {
                 left = 0;
@@ -174,7 +174,6 @@ impl Journal {
             } else {
                 left -= size;
             }
-            debug_assert!(number < current);
         }
         Ok(())
     }
@@ -231,6 +230,19 @@ fn read_segment(path: PathBuf) -> Box<dyn Iterator<Item = Result<Line, Error>>> 
             Err(e) => Some(Err(io(&path, e))),
         }
     }))
+}
+
+/// The first segment from `number` on that is not there yet: another process may write into the same folder.
+fn next_segment(dir: &Path, mut number: u64) -> Result<Segment, Error> {
+    loop {
+        match create(dir, number) {
+            Ok(file) => return Ok(Segment { number, file, bytes: 0 }),
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {
+                number += 1
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn create(dir: &Path, number: u64) -> Result<File, Error> {

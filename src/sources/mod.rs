@@ -89,8 +89,6 @@ pub struct Environment {
     pub memory: Arc<AtomicUsize>,
     /// Added to timeouts that a trigger overrides.
     pub timeout_margin: Duration,
-    /// New for every start of this process.
-    pub owner: u64,
 }
 
 /// What a source's thread is asked to do.

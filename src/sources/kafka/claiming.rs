@@ -19,15 +19,22 @@ use crate::{
     testkit,
 };
 use rdkafka::{consumer::BaseConsumer, error::RDKafkaErrorCode};
-use std::{sync::Arc, time::Duration, time::Instant};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// K5: after a refusal that a rebalance explains, how long until the same batch is offered again.
 const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 
-struct Adapter<'a>(Judging<'a>);
+struct Adapter<'a>(Judging<'a>, &'a HashMap<(i32, i64), (Outcome, Reason)>);
 
 impl Judge<Item> for Adapter<'_> {
     fn judge(&mut self, shard: i32, offset: i64, log_time_ms: i64, item: &Item) -> Judgement {
+        if let Some((outcome, reason)) = self.1.get(&(shard, offset)) {
+            return Judgement::Pass(*outcome, reason.clone());
+        }
         match &item.body {
             Body::Event(event) => self.0.judge(shard, offset, log_time_ms, event),
             Body::Rejected(_, reason) => Judgement::Pass(Outcome::Rejected, Reason::Text(reason)),
@@ -52,7 +59,7 @@ impl Engine {
             return false;
         }
         let subscription = Arc::clone(&self.subscription);
-        let mut judge = Adapter(subscription.judging(clock::unix_ms()));
+        let mut judge = Adapter(subscription.judging(clock::unix_ms()), &self.announced);
         let proposal = self.protocol.plan(budget, self.pace.depth(), &mut judge);
         if judge.0.window_was_full() {
             let ids = self.subscription.window().len();
@@ -74,12 +81,11 @@ impl Engine {
     fn write_passes(&mut self, proposal: &Proposal) -> bool {
         for part in &proposal.parts {
             let Some(shard) = self.protocol.shard(part.shard) else { continue };
-            let written = self.announced.entry(part.shard).or_default();
             for ((offset, _, item), action) in shard.unclaimed().zip(&part.actions) {
                 if let Action::Pass(outcome, reason) = action
-                    && offset >= *written
+                    && let Entry::Vacant(unwritten) = self.announced.entry((part.shard, offset))
                 {
-                    *written = offset + 1;
+                    unwritten.insert((*outcome, reason.clone()));
                     self.recorder.announce(&super::engine::passing(item, *outcome, reason.as_str()));
                 }
             }
@@ -232,6 +238,7 @@ impl Engine {
             self.running.insert((number, start.offset), running);
         }
         for (offset, log_time_ms, outcome, reason, item) in granted.passed {
+            self.announced.remove(&(number, offset));
             if let Some(id) = self.windowed(&item) {
                 window.enter(id, offset, log_time_ms);
             }

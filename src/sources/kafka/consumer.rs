@@ -27,7 +27,7 @@ use rdkafka::{
 };
 use std::{
     cell::Cell,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering, mpsc},
+    sync::{Arc, Mutex, PoisonError, mpsc},
     time::{Duration, Instant},
 };
 
@@ -88,7 +88,12 @@ impl PollingThread {
             match left {
                 Left::Stopped => return Exit::Stopped,
                 // K7: no return before one session without competition.
-                Left::Fatal(why) => return Exit::Failed(why, self.lock().options.session_timeout),
+                Left::Fatal(why) => {
+                    let mut engine = self.lock();
+                    let session = engine.options.session_timeout;
+                    engine.finish_what_runs(Instant::now() + session);
+                    return Exit::Failed(why, session);
+                }
                 Left::Rejoin(why) => {
                     tracing::warn!(topic = %self.topic, why, "Leaving the group to come back with a new identity");
                     self.say(&why);
@@ -97,7 +102,11 @@ impl PollingThread {
                     let wait = pause;
                     pause = (pause * 2).min(REJOIN_PAUSE.1);
                     match self.orders.recv_timeout(wait) {
-                        Ok(_) | Err(mpsc::RecvTimeoutError::Disconnected) => return Exit::Stopped,
+                        Ok(Order::Stop(deadline)) => {
+                            self.lock().finish_what_runs(deadline);
+                            return Exit::Stopped;
+                        }
+                        Err(mpsc::RecvTimeoutError::Disconnected) => return Exit::Stopped,
                         Err(mpsc::RecvTimeoutError::Timeout) => {}
                     }
                     // A new member has a clean identity: what the old one had in doubt is read from the register (K1).
@@ -189,7 +198,7 @@ impl PollingThread {
             }
             // A commit took long enough for results and records to be there.
             wait = if claimed { Duration::ZERO } else { engine.poll_wait() };
-            room = engine.poll_room();
+            room = engine.poll_room(&context.paused());
         }
     }
 
@@ -329,19 +338,21 @@ fn original(raw: &RawRecord<'_>) -> Original {
 
 impl Engine {
     fn back_pressure(&mut self, consumer: &BaseConsumer<Context>, context: &Context) {
-        let paused = context.paused().load(Ordering::Relaxed);
-        let change = if paused { self.should_resume() } else { self.should_pause() };
-        if !change {
-            return;
+        let mut paused = context.paused();
+        let (pause, resume) = self.pause_and_resume(&paused);
+        let list = |shards: &[i32]| {
+            let mut list = TopicPartitionList::new();
+            for shard in shards {
+                list.add_partition(&self.topic, *shard);
+            }
+            list
+        };
+        // A call that fails is made again by the next round.
+        if !pause.is_empty() && consumer.pause(&list(&pause)).is_ok() {
+            paused.extend(pause);
         }
-        let mut list = TopicPartitionList::new();
-        for (shard, _) in self.protocol.owned() {
-            list.add_partition(&self.topic, shard);
-        }
-        let done = if paused { consumer.resume(&list) } else { consumer.pause(&list) };
-        match done {
-            Ok(()) => context.paused().store(!paused, Ordering::Relaxed),
-            Err(error) => tracing::warn!(topic = %self.topic, %error, "Cannot pause or resume"),
+        if !resume.is_empty() && consumer.resume(&list(&resume)).is_ok() {
+            paused.retain(|shard| !resume.contains(shard));
         }
     }
 

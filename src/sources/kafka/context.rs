@@ -15,9 +15,10 @@ use rdkafka::{
     types::RDKafkaRespErr,
 };
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -29,7 +30,7 @@ const QUEUE_RETURN: Duration = Duration::from_secs(2);
 pub struct Context {
     engine: Arc<Mutex<Engine>>,
     epoch: AtomicU64,
-    paused: AtomicBool,
+    paused: Mutex<BTreeSet<i32>>,
     broken: Mutex<Option<String>>,
     policy: Policy,
 }
@@ -38,7 +39,7 @@ impl Context {
     /// A context for one member identity.
     pub fn new(engine: Arc<Mutex<Engine>>, policy: Policy) -> Self {
         let epoch = AtomicU64::new(lock(&engine).protocol.epoch());
-        Self { engine, epoch, paused: AtomicBool::new(false), broken: Mutex::new(None), policy }
+        Self { engine, epoch, paused: Mutex::default(), broken: Mutex::new(None), policy }
     }
 
     /// The engine. Never held across a poll: the callback needs it.
@@ -51,9 +52,9 @@ impl Context {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Whether fetching was paused by back-pressure; an assignment clears it.
-    pub fn paused(&self) -> &AtomicBool {
-        &self.paused
+    /// Partitions whose fetching is paused by back-pressure; an assignment clears it.
+    pub fn paused(&self) -> MutexGuard<'_, BTreeSet<i32>> {
+        self.paused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Why an assignment could not be taken over, if so: the member has to leave and come back.
@@ -64,7 +65,7 @@ impl Context {
     fn assigned(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
         testkit::point("before_assign");
         let mut engine = self.engine();
-        self.paused.store(false, Ordering::Release);
+        self.paused().clear();
         self.epoch.store(engine.protocol.next_epoch(), Ordering::Release);
         let shards: Vec<i32> = list
             .elements()
@@ -83,6 +84,7 @@ impl Context {
                 }
             }
             Err(error) => {
+                engine.last_poll_boot_ms = clock::boot_ms();
                 self.break_off(&format!("cannot read the registers: {error}"));
                 let _ = consumer.unassign();
             }
@@ -97,13 +99,14 @@ impl Context {
             .iter()
             .map(rdkafka::topic_partition_list::TopicPartitionListElem::partition)
             .collect();
-        // Leaving under a tainted identity: no commit with other content may follow (K1), so nothing is flushed.
-        let flush = engine.taint.is_none();
         engine.drain(consumer, &shards);
-        let flushed = flush && engine.flush_revoked(consumer, &shards);
+        // Under a tainted identity no commit with other content may follow (K1), so nothing is flushed; the drain may
+        // have tainted it.
+        let flushed = engine.taint.is_none() && engine.flush_revoked(consumer, &shards);
         self.epoch.store(engine.protocol.next_epoch(), Ordering::Release);
         engine.protocol.revoked(&shards, flushed);
         engine.forget(&shards);
+        engine.last_poll_boot_ms = clock::boot_ms();
         // Whatever the flush said, the partitions go (an unknown answer has tainted the identity, K1).
         if let Err(error) = consumer.unassign() {
             self.break_off(&format!("cannot unassign: {error}"));
@@ -119,6 +122,7 @@ impl Context {
         self.epoch.store(engine.protocol.epoch(), Ordering::Release);
         let gone: Vec<i32> = engine.lag.keys().copied().collect();
         engine.forget(&gone);
+        engine.last_poll_boot_ms = clock::boot_ms();
         if let Err(error) = consumer.unassign() {
             self.break_off(&format!("cannot unassign: {error}"));
         }
@@ -224,7 +228,8 @@ impl Engine {
     /// N4: no new claim; calls that were claimed may finish until the drain time is over, queued ones included (the
     /// partition is still ours); then queued calls end as `unreachable`, running ones as `unanswered`.
     fn drain(&mut self, consumer: &BaseConsumer<Context>, shards: &[i32]) {
-        let deadline = self.stopping.unwrap_or_else(|| Instant::now() + self.options.revoke_drain);
+        let longest = Instant::now() + self.options.revoke_drain;
+        let deadline = self.stopping.map_or(longest, |stop| stop.min(longest));
         let refresh = self.half_session() / 4;
         while self.open_in(shards) > 0 && Instant::now() < deadline {
             self.await_results(shards, deadline.min(Instant::now() + refresh));
@@ -245,6 +250,13 @@ impl Engine {
                 }
             }
         }
+        self.write_journal();
+    }
+
+    /// Waits for calls that outlived their assignment, so that what is known of them is recorded.
+    pub(super) fn finish_what_runs(&mut self, deadline: Instant) {
+        let shards: Vec<i32> = self.running.keys().map(|(shard, _)| *shard).collect();
+        self.await_results(&shards, deadline);
         self.write_journal();
     }
 

@@ -80,7 +80,9 @@ impl Source for KafkaSource {
             Arc::clone(&topic),
             Arc::clone(&self.options),
             Arc::clone(&subscription),
-            Token(environment.owner),
+            // New for every engine, not for the process: an own entry that this memory does not know was never sent
+            // (N3), and the memory is the engine's.
+            Token(fastrand::u64(1..)),
             dead_letters,
             Arc::clone(&environment.memory),
         );

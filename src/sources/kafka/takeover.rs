@@ -16,9 +16,6 @@ use std::time::Duration;
 /// Longest wait for one answer while registers are read.
 const WAIT: Duration = Duration::from_secs(10);
 
-/// Pause before a log end below the committed offset is looked at again.
-const SECOND_LOOK: Duration = Duration::from_secs(2);
-
 /// Where a subscription starts that has no committed offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
@@ -48,6 +45,19 @@ pub enum Error {
     /// A newer version of this product wrote the register.
     #[error("the register of partition {0} was written by a newer version; upgrade this dispatcher")]
     Newer(i32),
+    /// The committed offset stands beyond what can be read.
+    #[error(
+        "partition {shard} is committed up to {offset} and ends at {log_end}: an open transaction or a new leader (wait), \
+         or the log was cut (then reset the group's offsets)"
+    )]
+    BeyondEnd {
+        /// Partition.
+        shard: i32,
+        /// Committed offset.
+        offset: i64,
+        /// Last stable offset.
+        log_end: i64,
+    },
 }
 
 /// Reads all `shards`. `span_ms`: length of the deduplication window, if there is one to rebuild.
@@ -77,7 +87,7 @@ pub fn read<C: ConsumerContext>(
         element.error()?;
         let shard = element.partition();
         let text = metadata.iter().find(|(s, _)| *s == shard).map_or("", |(_, t)| t.as_str());
-        let (log_start, mut log_end) = consumer.fetch_watermarks(topic, shard, WAIT)?;
+        let (log_start, log_end) = consumer.fetch_watermarks(topic, shard, WAIT)?;
         let offset = match element.offset() {
             Offset::Offset(offset) => Some(offset),
             _ => None,
@@ -87,9 +97,9 @@ pub fn read<C: ConsumerContext>(
             None => first_position(consumer, topic, shard, &policy, log_start, log_end)?,
         };
         if start > log_end {
-            // A new leader may report a low end for a moment; only one that stays means that the log was cut.
-            std::thread::sleep(SECOND_LOOK);
-            (_, log_end) = consumer.fetch_watermarks(topic, shard, WAIT)?;
+            // An open transaction, a new leader, or a log that was cut: the first two pass. Going back by ourselves could
+            // invoke events twice, so only an operator may do it.
+            return Err(Error::BeyondEnd { shard, offset: start, log_end });
         }
         let (register, problem) = decode(shard, text, start)?;
         let rebuild_from = match span_ms {
@@ -99,7 +109,8 @@ pub fn read<C: ConsumerContext>(
             }
             _ => None,
         };
-        let takeover = Takeover { offset: start, register, log_start, log_end, rebuild_from };
+        let committed = offset.is_some();
+        let takeover = Takeover { offset: start, committed, register, log_start, log_end, rebuild_from };
         read.push((shard, Read { takeover, problem }));
     }
     Ok(read)

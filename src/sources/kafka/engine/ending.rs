@@ -28,7 +28,12 @@ impl Engine {
     /// A call ended. One that was cancelled before has its outcome already.
     pub(in super::super) fn finished(&mut self, done: &Done) {
         let position = &done.event.position;
-        let Some(running) = self.running.remove(&(position.shard, position.sequence)) else { return };
+        let at = (position.shard, position.sequence);
+        // After a cut log the same position may hold another event: its entry is not this call's.
+        if !self.running.get(&at).is_some_and(|r| Arc::ptr_eq(&r.event, &done.event)) {
+            return;
+        }
+        let Some(running) = self.running.remove(&at) else { return };
         self.pace.called(done.settled.took);
         self.observe(done);
         let ending = Ending {

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     clock,
     dispatch::{
-        Done, Subscription,
+        Done, Reason, Subscription,
         dead_letter::{DeadLetterSink, Original},
         pace::Pace,
         recorder::Recorder,
@@ -66,8 +66,8 @@ pub struct Engine {
     pub(super) journal_broken: bool,
     pub(super) stopping: Option<Instant>,
     pub(super) trouble: Option<String>,
-    /// By shard, the first offset whose passing is not yet in the journal.
-    pub(super) announced: HashMap<i32, i64>,
+    /// Endings without a call that are in the journal while their commit is not accepted yet: the verdict stays.
+    pub(super) announced: HashMap<(i32, i64), (Outcome, Reason)>,
     pub(super) letters: Vec<(Arc<Original>, Line)>,
     pub(super) lag: HashMap<i32, metrics::Gauge>,
 }
@@ -116,7 +116,8 @@ impl Engine {
     /// A poll that began at `began_boot_ms` returned. One that took as long as half a session means that the process
     /// stood still meanwhile: another member may own the partitions, so the identity ends here (K3).
     pub(super) fn polled(&mut self, began_boot_ms: u64) {
-        self.last_poll_boot_ms = began_boot_ms;
+        // A callback inside that poll (a drain, a take-over) has set it later: that time was not stood still.
+        self.last_poll_boot_ms = self.last_poll_boot_ms.max(began_boot_ms);
         if !self.is_punctual() && self.taint.is_none() {
             self.taint = Some(Taint::Rejoin("the process stood still for half a session"));
         }
@@ -242,6 +243,14 @@ impl Engine {
         let position = self.bare_position(shard, offset);
         self.received(count);
         self.end_unread(&position, Outcome::Missed, reason, count);
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // The budget is the process's: what this engine still held is free again.
+        let held = self.held_bytes;
+        self.release(held);
     }
 }
 

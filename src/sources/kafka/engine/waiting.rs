@@ -2,7 +2,7 @@
 //! partitions keep the member alive.
 
 use super::Engine;
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
 
 impl Engine {
     /// How long the next poll may wait for a record.
@@ -22,27 +22,30 @@ impl Engine {
     /// How many records the next poll should take: up to three quarters of the bound at once. Beyond that one by one,
     /// which serves callbacks and still reaches the bound, because a pause throws away what was fetched ahead and
     /// a consumer that merely keeps up must not pause.
-    pub(in super::super) fn poll_room(&self) -> usize {
-        let room = (self.options.max_waiting / 4 * 3).saturating_sub(self.waiting_records());
+    pub(in super::super) fn poll_room(&self, paused: &BTreeSet<i32>) -> usize {
+        // A paused partition holds its share for as long as its function takes: it must not starve the others.
+        let flowing = self.protocol.owned().filter(|(n, _)| !paused.contains(n));
+        let waiting: usize = flowing.map(|(_, s)| s.waiting()).sum();
+        let room = (self.options.max_waiting / 4 * 3).saturating_sub(waiting);
         room.min(self.options.max_poll_records)
     }
 
-    /// Records that wait unclaimed, over all owned shards.
-    pub(in super::super) fn waiting_records(&self) -> usize {
-        self.protocol.owned().map(|(_, s)| s.waiting()).sum()
-    }
-
-    /// Whether fetching should stand still: enough waits here, or the process holds too many bytes.
-    pub(in super::super) fn should_pause(&self) -> bool {
-        let waiting = self.waiting_records();
+    /// Partitions whose fetching should stand still now, and those whose fetching may go on: a quarter of the bound of
+    /// unclaimed records each, and the bytes of the whole process. One stuck partition never pauses another.
+    pub(in super::super) fn pause_and_resume(&self, paused: &BTreeSet<i32>) -> (Vec<i32>, Vec<i32>) {
+        let most = (self.options.max_waiting / 4).max(64);
         let crowded = self.memory.load(Ordering::Relaxed) > self.options.memory_bytes;
-        waiting >= self.options.max_waiting || crowded && waiting > 0
-    }
-
-    /// Whether fetching may go on after a pause: a quarter of the bound, so that pauses are rare.
-    pub(in super::super) fn should_resume(&self) -> bool {
-        let room = self.memory.load(Ordering::Relaxed) <= self.options.memory_bytes;
-        let waiting = self.waiting_records();
-        waiting == 0 || waiting <= self.options.max_waiting / 4 && room
+        let (mut pause, mut resume) = (Vec::new(), Vec::new());
+        for (number, shard) in self.protocol.owned() {
+            let waiting = shard.waiting();
+            if paused.contains(&number) {
+                if waiting == 0 || waiting <= most / 4 && !crowded {
+                    resume.push(number);
+                }
+            } else if waiting >= most || crowded && waiting > 0 {
+                pause.push(number);
+            }
+        }
+        (pause, resume)
     }
 }

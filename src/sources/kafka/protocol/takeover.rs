@@ -10,6 +10,8 @@ use std::ops::Range;
 pub struct Takeover {
     /// Committed offset, or the start position that the trigger's policy chose.
     pub offset: i64,
+    /// Whether it was committed; false: chosen by the policy.
+    pub committed: bool,
     /// The register; empty when there is none.
     pub register: Register,
     /// First offset that the log still holds.

@@ -39,6 +39,10 @@ impl<R: Record> Shard<R> {
             taken.regressed_from = Some(takeover.offset);
         }
         self.position = takeover.offset.max(guard);
+        if !takeover.committed && self.was_owned && !taken.truncated && !no_guard {
+            // The first commit did not come through: the start position that was chosen then still holds.
+            self.position = guard;
+        }
         if let Some(first) = self.waiting.front() {
             // Only a seeded bug keeps a batch over the end of its epoch.
             self.position = first.offset;

@@ -85,7 +85,7 @@ impl Member {
             let timed = read.is_some() && offset > log.start && register.log_time_ms >= 0;
             let rebuild_from = timed.then(from);
             let (log_start, log_end) = (log.start, log.end);
-            let takeover = Takeover { offset, register, log_start, log_end, rebuild_from };
+            let takeover = Takeover { committed: true, offset, register, log_start, log_end, rebuild_from };
             let taken = self.protocol.assign(*shard, &takeover);
             for offset in taken.missed.clone().into_iter().flatten().chain(taken.missed_parked) {
                 self.missed(*shard, offset);

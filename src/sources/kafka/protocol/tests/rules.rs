@@ -44,7 +44,7 @@ fn bench(keys: &[Option<u8>], limits: Limits) -> Bench {
 fn takeover(offset: i64, open: &[(i64, Token)], parked: &[i64], log_end: i64) -> Takeover {
     let open = open.iter().map(|(offset, owner)| OpenEntry { offset: *offset, owner: *owner }).collect();
     let register = Register { owner: OTHER, seq: 1, log_time_ms: 0, open, parked: parked.to_vec() };
-    Takeover { offset, register, log_start: 0, log_end, rebuild_from: None }
+    Takeover { committed: true, offset, register, log_start: 0, log_end, rebuild_from: None }
 }
 
 impl Bench {
