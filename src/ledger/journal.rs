@@ -238,7 +238,7 @@ fn next_segment(dir: &Path, mut number: u64) -> Result<Segment, Error> {
         match create(dir, number) {
             Ok(file) => return Ok(Segment { number, file, bytes: 0 }),
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {
-                number += 1
+                number += 1;
             }
             Err(error) => return Err(error),
         }
