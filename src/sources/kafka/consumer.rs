@@ -106,18 +106,28 @@ impl PollingThread {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn lock_status(&self) -> std::sync::MutexGuard<'_, String> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Sets the status; says once in the log what is wrong and once that it is over, however often it repeats.
     fn say(&self, why: &str) {
-        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        self.say_with(why, "");
+    }
+
+    /// The same with details that may differ from one repetition to the next (from one broker to the other).
+    fn say_with(&self, what: &str, detail: &str) {
+        let why = if detail.is_empty() { what.to_owned() } else { format!("{what}: {detail}") };
+        let mut status = self.lock_status();
         if *status == why {
             return;
         }
         if why.is_empty() {
             tracing::info!(topic = %self.topic, was = *status, "Consuming again");
-        } else {
+        } else if status.is_empty() || !status.starts_with(what) {
             tracing::warn!(topic = %self.topic, why, "Consuming is in trouble");
         }
-        why.clone_into(&mut status);
+        *status = why;
     }
 
     fn member(&mut self) -> Result<Left, KafkaError> {
@@ -148,7 +158,8 @@ impl PollingThread {
             testkit::point("after_poll");
             let mut engine = context.engine();
             engine.polled(polled_boot_ms);
-            if !polled.records.is_empty() {
+            // The end of a partition is an answer too: a topic without news is not in trouble.
+            if !polled.records.is_empty() || !polled.ends.is_empty() {
                 self.say("");
             }
             for (epoch, record) in &polled.records {
@@ -207,7 +218,7 @@ impl PollingThread {
                     polled.ends.push((consumer.context().epoch(), shard));
                 }
                 Some(Err(error)) => {
-                    if let Some(left) = self.problem(&error) {
+                    if let Some(left) = self.problem(&error, &consumer.context().take_reason()) {
                         return (polled, Some(left));
                     }
                 }
@@ -217,7 +228,7 @@ impl PollingThread {
         (polled, None)
     }
 
-    fn problem(&self, error: &KafkaError) -> Option<Left> {
+    fn problem(&self, error: &KafkaError, reason: &str) -> Option<Left> {
         use RDKafkaErrorCode as E;
         let code = error.rdkafka_error_code();
         match (error, code) {
@@ -228,8 +239,11 @@ impl PollingThread {
             (_, Some(E::OffsetOutOfRange | E::AutoOffsetReset | E::NoOffset)) => {
                 Some(Left::Rejoin(format!("the position left the log: {error}")))
             }
-            _ => {
-                self.say(&error.to_string());
+            // It follows the reason why each of them is down, which is what an operator needs.
+            (_, Some(E::AllBrokersDown)) if !self.lock_status().is_empty() => None,
+            (_, code) => {
+                let what = code.map_or_else(|| error.to_string(), |code| code.to_string());
+                self.say_with(&what, reason);
                 None
             }
         }
@@ -302,7 +316,7 @@ impl PollingThread {
 }
 
 /// The library's own message prints the refused value, which may be a secret.
-fn without_value(error: &KafkaError) -> String {
+pub(super) fn without_value(error: &KafkaError) -> String {
     match error {
         KafkaError::ClientConfig(_, what, key, _) => format!("client option {key}: {what}"),
         other => format!("cannot make a client: {other}"),

@@ -31,6 +31,7 @@ pub struct Context {
     epoch: AtomicU64,
     paused: AtomicBool,
     broken: Mutex<Option<String>>,
+    reason: Mutex<String>,
     policy: Policy,
 }
 
@@ -38,7 +39,8 @@ impl Context {
     /// A context for one member identity.
     pub fn new(engine: Arc<Mutex<Engine>>, policy: Policy) -> Self {
         let epoch = AtomicU64::new(lock(&engine).protocol.epoch());
-        Self { engine, epoch, paused: AtomicBool::new(false), broken: Mutex::new(None), policy }
+        let (paused, broken, reason) = (AtomicBool::new(false), Mutex::new(None), Mutex::default());
+        Self { engine, epoch, paused, broken, reason, policy }
     }
 
     /// The engine. Never held across a poll: the callback needs it.
@@ -59,6 +61,11 @@ impl Context {
     /// Why an assignment could not be taken over, if so: the member has to leave and come back.
     pub fn take_broken(&self) -> Option<String> {
         self.broken.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// What the client said about the error that it returns from `poll` right after.
+    pub fn take_reason(&self) -> String {
+        std::mem::take(&mut self.reason.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn assigned(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
@@ -146,6 +153,9 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "Client error");
+        // The library never puts a password there; what follows the bracket is how long it took and how often.
+        let told = reason.rsplit_once(" (after ").map_or(reason, |(told, _)| told);
+        told.clone_into(&mut self.reason.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
