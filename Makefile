@@ -1,6 +1,9 @@
 # Every command of this project; `make` alone lists them. One cargo profile (dev) serves check and test, so that the
 # library and librdkafka are compiled once; only bench, demo and what ships are built with --release.
 
+# Crash points and seeded bugs, for the tests only: one set of features, so that everything is compiled once.
+TESTKIT := --features testkit
+
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help setup build fmt check python real faults test campaign bench demo fuzz crds deny clean
@@ -21,8 +24,9 @@ fmt: ## format the code
 check: ## the fast inner loop: format, clippy, tests/it (cold: usually 4 minutes; warm: seconds)
 	@scripts/setup.sh build
 	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
-	cargo test --lib --bins --test it
+	cargo clippy --all-targets $(TESTKIT) -- -D warnings
+	cargo test $(TESTKIT) --lib --bins --test it
+	cargo test $(TESTKIT) --doc
 
 python: ## contract tests of the Python runtime (usually under a minute)
 	@if [ -f deploy/runtimes/python/test.sh ]; then scripts/setup.sh run && bash deploy/runtimes/python/test.sh; \
@@ -30,17 +34,17 @@ python: ## contract tests of the Python runtime (usually under a minute)
 
 real: setup ## the product against a real Apache Kafka
 	@echo "tests/real: real Kafka brokers, started once (usually 1 to 5 minutes) …"
-	cargo test --test real -- --nocapture
+	cargo test $(TESTKIT) --test real
 
 faults: setup ## crashes and outages with real Kafka, judged by an outside witness
 	@echo "tests/faults: kill -9, rebalances, broken functions (usually 5 to 12 minutes) …"
-	cargo test --test faults -- --nocapture --test-threads=1
+	cargo test $(TESTKIT) --test faults -- --test-threads=1
 
 test: setup check python real faults deny ## everything (cold: under 60 minutes, warm: under 20)
 	@echo "test: everything passed"
 
 campaign: setup ## the fault tests with larger numbers (hours)
-	KUBELESS_CAMPAIGN=1 cargo test --release --test real --test faults -- --nocapture --test-threads=1
+	KUBELESS_CAMPAIGN=1 cargo test --release $(TESTKIT) --test real --test faults -- --nocapture --test-threads=1
 
 bench: ## the whole path against the limit wrk finds (usually 10 minutes; benches/README.md)
 	@scripts/setup.sh bench

@@ -30,7 +30,8 @@ pub fn key(n: usize, keys: usize) -> Option<String> {
 /// Writes `rate` events a second for `seconds`.
 pub fn feed(bootstrap: &str, topic: &str, (partitions, keys): (usize, usize), rate: f64, seconds: f64) {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", bootstrap).set("linger.ms", "1").set("acks", "1");
+    // The library's own linger: with less the broker drowns in tiny batches, and that is what would be measured.
+    config.set("bootstrap.servers", bootstrap).set("linger.ms", "5").set("acks", "1");
     let producer: BaseProducer = config.create().expect("a valid configuration");
     // Connections first: their making is nobody's latency.
     let _ = producer.client().fetch_metadata(Some(topic), Duration::from_secs(10));
@@ -52,6 +53,30 @@ pub fn feed(bootstrap: &str, topic: &str, (partitions, keys): (usize, usize), ra
     }
     producer.flush(Duration::from_secs(30)).expect("the broker acknowledges");
     println!("sent={sent}");
+}
+
+/// Writes `events` events as fast as the broker takes them, in batches as large as the Java producer makes by default.
+pub fn fill(bootstrap: &str, topic: &str, (partitions, keys): (usize, usize), events: usize) {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", bootstrap).set("linger.ms", "5").set("batch.size", "16384");
+    let producer: BaseProducer = config.create().expect("a valid configuration");
+    let body = body(None);
+    for n in 0..events {
+        let key = key(n / partitions, keys);
+        loop {
+            let mut record =
+                BaseRecord::<str, str>::to(topic).payload(&body).partition((n % partitions) as i32);
+            record.key = key.as_deref();
+            match producer.send(record) {
+                Ok(()) => break,
+                // The queue is full.
+                Err(_) => {
+                    producer.poll(Duration::from_millis(5));
+                }
+            }
+        }
+    }
+    producer.flush(Duration::from_secs(120)).expect("the broker acknowledges");
 }
 
 /// Drains `topic` over and over at `rate` records a second for `seconds`; says when it begins, and at the end what it

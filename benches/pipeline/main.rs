@@ -20,10 +20,7 @@ use report::{Table, show};
 use settings::Settings;
 use std::{path::Path, time::Duration};
 use subject::{Latency, Measured};
-use support::{
-    kafka::{KafkaCluster, Options},
-    kafka_client::Record,
-};
+use support::kafka::{KafkaCluster, Options};
 
 const PARTITIONS: usize = 8;
 /// Keys of the topic for the function that takes 5 ms.
@@ -215,14 +212,9 @@ fn load<'a>(
     keys: usize,
 ) -> Topic<'a> {
     cluster.client().create_topic(name, partitions as i32, 1);
-    let records = (0..events).map(|n| {
-        let record = Record::new(kafka::body(None)).partition((n % partitions) as i32);
-        match kafka::key(n / partitions, keys) {
-            Some(key) => record.key(key),
-            None => record,
-        }
-    });
-    assert_eq!(cluster.client().produce_many(name, records), events);
+    kafka::fill(cluster.bootstrap(), name, (partitions, keys), events);
+    let written: i64 = cluster.client().end_offsets(name).iter().sum();
+    assert_eq!(written, events as i64);
     Topic { bootstrap: cluster.bootstrap(), name, partitions }
 }
 

@@ -82,7 +82,8 @@ pub struct DeliverySpec {
     /// Calls of one subscription that may run at once. Default 64.
     #[schemars(range(min = 1, max = 4096), extend("format" = "int32"))]
     pub max_in_flight: u32,
-    /// Events of one subscription that may be claimed and not finished: what a crash can leave in doubt. Default 256.
+    /// Events of one subscription that may be claimed and not finished: what a crash can leave in doubt. It adapts to
+    /// the function below this; a fast one needs several hundred beside an ordinary commit. Default 1024.
     #[schemars(range(min = 16, max = 4096), extend("format" = "int32"))]
     pub claim_window: u32,
     /// Longest wait for the function's answer, e.g. "30s". Default: the function's timeout plus the margin.
@@ -103,7 +104,7 @@ impl Default for DeliverySpec {
         Self {
             mode: DeliveryMode::AtMostOnce,
             max_in_flight: 64,
-            claim_window: 256,
+            claim_window: 1024,
             timeout: None,
             expire_after: None,
             dead_letter: None,

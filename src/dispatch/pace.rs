@@ -5,17 +5,19 @@ use std::time::Duration;
 
 /// Fewest events that may be claimed while any endpoint is ready.
 const FLOOR: usize = 16;
-/// Round trips' worth of events beside those that run: two (see [`Pace::window`]) and a quarter for what the source's
-/// thread does between two commits.
+/// Turns' worth of events beside those that run: two (see [`Pace::window`]) and a quarter, because turns differ.
 const AHEAD: f64 = 2.25;
+/// Commits this many round trips apart did not follow one another: the source's thread had nothing to claim.
+const APART: u32 = 3;
 /// Longest chain of one lane claimed by one commit.
 const LONGEST_CHAIN: usize = 64;
 
-/// Moving averages of call duration and commit round trip.
+/// Moving averages of call duration and of a turn: one commit round trip and what the source's thread does until the
+/// next one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pace {
     call_us: f64,
-    commit_us: f64,
+    turn_us: f64,
 }
 
 impl Pace {
@@ -24,21 +26,22 @@ impl Pace {
         average(&mut self.call_us, took, 0.02);
     }
 
-    /// A commit took `took`.
-    pub fn committed(&mut self, took: Duration) {
-        average(&mut self.commit_us, took, 0.1);
+    /// A commit took `took` and ended `since` after the end of the one before.
+    pub fn committed(&mut self, took: Duration, since: Duration) {
+        let turn = if since < took * APART { since.max(took) } else { took };
+        average(&mut self.turn_us, turn, 0.1);
     }
 
-    /// Calls of one lane that complete in one commit round trip: the length of a chain.
+    /// Calls of one lane that complete in one turn: the length of a chain.
     pub fn depth(&self) -> usize {
-        ratio(self.commit_us, self.call_us).clamp(1, LONGEST_CHAIN)
+        ratio(self.turn_us, self.call_us).clamp(1, LONGEST_CHAIN)
     }
 
     /// Events that may be claimed and unfinished when a commit is sent: what runs, what completes until its answer
-    /// is there, and what it claims itself, which is as much again. Once the answer is there, about one round trip's
-    /// worth is left beside what runs.
+    /// is there, and what it claims itself, which is as much again. Once the answer is there, about one turn's worth is
+    /// left beside what runs.
     pub fn window(&self, max_in_flight: usize, cap: usize) -> usize {
-        let ahead = ratio(self.commit_us * AHEAD * max_in_flight as f64, self.call_us);
+        let ahead = ratio(self.turn_us * AHEAD * max_in_flight as f64, self.call_us);
         (max_in_flight + ahead).max(FLOOR).min(cap.max(FLOOR))
     }
 }
@@ -62,16 +65,20 @@ mod tests {
     fn slow_functions_are_not_claimed_ahead_and_fast_ones_fill_a_commit() {
         let mut pace = Pace::default();
         assert_eq!(pace.window(64, 256), 64, "nothing measured yet: what may run, no more");
-        pace.committed(Duration::from_millis(10));
+        pace.committed(Duration::from_millis(10), Duration::from_secs(1));
         pace.called(Duration::from_secs(10));
         assert_eq!(pace.window(64, 256), 65);
         assert_eq!(pace.depth(), 1);
         let mut pace = Pace::default();
-        pace.committed(Duration::from_millis(10));
+        pace.committed(Duration::from_millis(10), Duration::from_secs(1));
         pace.called(Duration::from_millis(5));
         assert_eq!(pace.window(64, 1024), 64 + 288);
         assert_eq!(pace.window(64, 256), 256, "the cap holds");
         assert_eq!(pace.depth(), 2);
         assert_eq!(pace.window(1, 4), FLOOR, "the floor holds against a small cap");
+        let mut pace = Pace::default();
+        pace.called(Duration::from_millis(5));
+        pace.committed(Duration::from_millis(10), Duration::from_millis(15));
+        assert_eq!(pace.window(64, 1024), 64 + 432, "a turn is more than its commit");
     }
 }

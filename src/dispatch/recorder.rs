@@ -8,7 +8,7 @@ use crate::{
         Outcome,
         conservation::Conservation,
         journal::{self, Journal, Line},
-        line::{Entry, LineWriter},
+        line::{Entry, LineWriter, Names},
     },
     telemetry::SubscriptionMetrics,
 };
@@ -49,17 +49,15 @@ pub struct Ending<'a> {
 }
 
 impl Recorder {
-    /// A recorder for one subscription; `owner` is this process's token in hexadecimal.
+    /// A recorder for one subscription.
     pub fn new(
         journal: Arc<Journal>,
         conservation: Arc<Conservation>,
         metrics: &SubscriptionMetrics,
-        trigger: String,
-        function: String,
-        owner: String,
+        names: Names,
     ) -> Self {
         let outcomes = Outcome::ALL.map(|o| metrics.outcome(o.as_str()));
-        let writer = LineWriter::new(trigger, function, owner);
+        let writer = LineWriter::new(names);
         let (buffer, pending) = (Vec::new(), Vec::new());
         Self { journal, conservation, outcomes, writer, buffer, pending }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 pub struct Settings {
     /// Calls that may run at once. Default 64.
     pub max_in_flight: usize,
-    /// Most events claimed and not finished. Default 256.
+    /// Most events claimed and not finished. Default 1024.
     pub claim_window: usize,
     /// Longest wait for an answer, where the trigger overrides the function's timeout.
     pub call_timeout: Option<Duration>,

@@ -12,7 +12,7 @@ use crate::{
     cluster::target::{ObjectRef, TargetCell},
     event::{Event, headers::HeaderTemplate},
     invoker::Call,
-    ledger::{Outcome, conservation::Conservation, journal::Journal},
+    ledger::{Outcome, conservation::Conservation, journal::Journal, line::Names},
     telemetry::SubscriptionMetrics,
 };
 use arc_swap::ArcSwap;
@@ -23,6 +23,8 @@ use tokio::sync::Semaphore;
 pub struct SubscriptionParts {
     /// The trigger.
     pub trigger: ObjectRef,
+    /// The trigger's uid.
+    pub uid: Arc<str>,
     /// The function.
     pub function: ObjectRef,
     /// Name of the source kind, a metric label.
@@ -46,6 +48,7 @@ pub struct SubscriptionParts {
 /// One subscription. See [`SubscriptionParts`].
 pub struct Subscription {
     trigger: ObjectRef,
+    uid: Arc<str>,
     function: ObjectRef,
     settings: ArcSwap<Settings>,
     permits: ArcSwap<Permits>,
@@ -86,6 +89,7 @@ impl Subscription {
         let permits = Permits { subscription, function: parts.function_permits, limit };
         Self {
             trigger: parts.trigger,
+            uid: parts.uid,
             function: parts.function,
             settings: ArcSwap::from_pointee(parts.settings),
             permits: ArcSwap::from_pointee(permits),
@@ -157,9 +161,12 @@ impl Subscription {
             Arc::clone(&self.journal),
             Arc::clone(&self.conservation),
             &self.metrics,
-            self.trigger.to_string(),
-            self.function.to_string(),
-            owner,
+            Names {
+                trigger: self.trigger.to_string(),
+                uid: self.uid.to_string(),
+                function: self.function.to_string(),
+                owner,
+            },
         )
     }
 

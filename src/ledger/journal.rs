@@ -10,14 +10,17 @@ use std::{
     sync::Mutex,
 };
 
-/// How one event ended. Keyed by (trigger, stream, shard, sequence, epoch, time_ms): any own outcome of the claimer
-/// supersedes an `in_doubt` of a successor for the same key (rule N6).
+/// How one event ended. Keyed by (trigger uid, function, stream, shard, sequence), and by epoch and time_ms where both
+/// lines know them: any own outcome of the claimer supersedes an `in_doubt` of a successor for the same key (rule N6).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
     /// When it ended, RFC 3339 UTC.
     pub ts: String,
     /// Trigger, `namespace/name`.
     pub trigger: String,
+    /// The trigger's uid: one made anew under the same name is another series.
+    #[serde(default)]
+    pub uid: String,
     /// Function, `namespace/name`.
     pub function: String,
     /// The `event-id` that the function saw; empty when the record was never decoded.

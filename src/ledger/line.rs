@@ -34,12 +34,23 @@ pub struct Entry<'a> {
     pub count: u64,
 }
 
+/// What stands in every line of one subscription.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    /// Trigger, `namespace/name`.
+    pub trigger: String,
+    /// The trigger's uid: a trigger made anew under the same name is another series.
+    pub uid: String,
+    /// Function, `namespace/name`.
+    pub function: String,
+    /// This process's owner token in hexadecimal.
+    pub owner: String,
+}
+
 /// Writes the lines of one subscription.
 #[derive(Debug)]
 pub struct LineWriter {
-    trigger: String,
-    function: String,
-    owner: String,
+    names: Names,
     /// `","trigger":…,"function":…,"id":`, which is the same in every line.
     head: Vec<u8>,
     /// The endpoint of the last line as text: functions have few.
@@ -47,14 +58,16 @@ pub struct LineWriter {
 }
 
 impl LineWriter {
-    /// A writer for one subscription; `owner` is this process's token in hexadecimal.
-    pub fn new(trigger: String, function: String, owner: String) -> Self {
+    /// A writer for one subscription.
+    pub fn new(names: Names) -> Self {
         let mut head = b"\",\"trigger\":".to_vec();
-        text(&mut head, &trigger);
+        text(&mut head, &names.trigger);
+        head.extend_from_slice(b",\"uid\":");
+        text(&mut head, &names.uid);
         head.extend_from_slice(b",\"function\":");
-        text(&mut head, &function);
+        text(&mut head, &names.function);
         head.extend_from_slice(b",\"id\":");
-        Self { trigger, function, owner, head, endpoint: None }
+        Self { names, head, endpoint: None }
     }
 
     /// Appends the line of `entry` to `buffer`.
@@ -92,7 +105,7 @@ impl LineWriter {
             text(buffer, reason);
         }
         buffer.extend_from_slice(b",\"owner\":");
-        text(buffer, entry.owner.unwrap_or(&self.owner));
+        text(buffer, entry.owner.unwrap_or(&self.names.owner));
         if entry.count != 1 {
             number(buffer, b",\"count\":", entry.count);
         }
@@ -104,8 +117,9 @@ impl LineWriter {
         let position = entry.position;
         Line {
             ts: String::from_utf8_lossy(&time(entry.ended_us)).into_owned(),
-            trigger: self.trigger.clone(),
-            function: self.function.clone(),
+            trigger: self.names.trigger.clone(),
+            uid: self.names.uid.clone(),
+            function: self.names.function.clone(),
             id: entry.id.to_owned(),
             stream: position.stream.to_string(),
             shard: position.shard,
@@ -118,7 +132,7 @@ impl LineWriter {
             sent_ms: entry.sent_ms,
             took_us: entry.took_us,
             reason: entry.reason.map(str::to_owned),
-            owner: entry.owner.unwrap_or(&self.owner).to_owned(),
+            owner: entry.owner.unwrap_or(&self.names.owner).to_owned(),
             count: entry.count,
         }
     }
@@ -194,7 +208,12 @@ mod tests {
             ..called
         };
         let other = Entry { endpoint: Some(SocketAddr::from(([0; 16], 1))), reason: None, id: "", ..called };
-        let mut writer = LineWriter::new("ns/\"t\"".into(), "ns/f".into(), "0123".into());
+        let mut writer = LineWriter::new(Names {
+            trigger: "ns/\"t\"".into(),
+            uid: "u-1".into(),
+            function: "ns/f".into(),
+            owner: "0123".into(),
+        });
         for entry in [called, named, other, called] {
             let mut by_hand = Vec::new();
             writer.write(&mut by_hand, &entry);

@@ -10,6 +10,7 @@ fn line(n: i64) -> Line {
     Line {
         ts: "2026-01-01T00:00:00.000000Z".into(),
         trigger: "ns/t".into(),
+        uid: "u".into(),
         function: "ns/f".into(),
         id: format!("id-{n}"),
         stream: "topic".into(),

@@ -205,7 +205,7 @@ impl Engine {
         if report.parts.is_empty() || report.parts.values().any(|w| *w == Written::Unknown) {
             metrics.claims_unknown.increment(1);
         }
-        self.pace.committed(report.took);
+        self.pace.committed(report.took, self.last_commit.elapsed());
         self.last_commit = Instant::now();
     }
 

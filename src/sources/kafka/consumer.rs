@@ -26,6 +26,7 @@ use rdkafka::{
     message::{BorrowedMessage, Headers},
 };
 use std::{
+    cell::Cell,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering, mpsc},
     time::{Duration, Instant},
 };
@@ -35,6 +36,8 @@ use std::{
 const REJOIN_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// What an event costs beside its bytes; an estimate for the memory budget.
 const ENVELOPE: usize = 512;
+/// Trouble is over when brokers answer and nothing was wrong for this long: a line a change, not a line a poll.
+const CALM: Duration = Duration::from_secs(5);
 /// How often lag and window size are published.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -56,6 +59,10 @@ pub struct PollingThread {
     pub orders: mpsc::Receiver<Order>,
     /// Shown in the trigger's status: why it is not consuming, empty when it is.
     pub status: Arc<Mutex<String>>,
+    /// When something was last wrong.
+    pub troubled: Cell<Option<Instant>>,
+    /// Whether a broker has answered a fetch since then.
+    pub answered: Cell<bool>,
 }
 
 struct Polled<'a> {
@@ -117,6 +124,8 @@ impl PollingThread {
 
     /// The same with details that may differ from one repetition to the next (from one broker to the other).
     fn say_with(&self, what: &str, detail: &str) {
+        self.troubled.set((!what.is_empty()).then(Instant::now));
+        self.answered.set(false);
         let why = if detail.is_empty() { what.to_owned() } else { format!("{what}: {detail}") };
         let mut status = self.lock_status();
         if *status == why {
@@ -160,6 +169,9 @@ impl PollingThread {
             engine.polled(polled_boot_ms);
             // The end of a partition is an answer too: a topic without news is not in trouble.
             if !polled.records.is_empty() || !polled.ends.is_empty() {
+                self.answered.set(true);
+            }
+            if self.answered.get() && self.troubled.get().is_some_and(|t| t.elapsed() > CALM) {
                 self.say("");
             }
             for (epoch, record) in &polled.records {

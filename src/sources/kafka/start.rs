@@ -23,7 +23,10 @@ use crate::{
     event::headers::HeaderTemplate,
     sources::{Environment, Error, Running, Source},
 };
-use std::sync::{Arc, Mutex, mpsc};
+use std::{
+    cell::Cell,
+    sync::{Arc, Mutex, mpsc},
+};
 
 /// Generations of the deduplication window: each expires as a whole.
 const GENERATIONS: usize = 8;
@@ -92,6 +95,8 @@ impl Source for KafkaSource {
             engine: Arc::new(Mutex::new(engine)),
             orders: received,
             status: Arc::clone(&status),
+            troubled: Cell::default(),
+            answered: Cell::default(),
         };
         let name = format!("poll-{}", route.key.trigger.name);
         let thread = std::thread::Builder::new().name(name).spawn(move || thread.run())?;
@@ -136,6 +141,7 @@ fn subscription(
     let agent = concat!("kubeless-dispatcher/", env!("CARGO_PKG_VERSION"));
     Subscription::new(SubscriptionParts {
         trigger: route.key.trigger.clone(),
+        uid: Arc::clone(&core.uid),
         function: route.key.function.clone(),
         source: "kafka",
         settings: Settings::of(core, environment.timeout_margin),

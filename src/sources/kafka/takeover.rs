@@ -112,7 +112,7 @@ fn whole_group<C: ConsumerContext>(
 ) -> Result<TopicPartitionList, KafkaError> {
     let metadata = consumer.fetch_metadata(Some(topic), WAIT)?;
     let mut all = TopicPartitionList::new();
-    for partition in metadata.topics().iter().flat_map(|t| t.partitions()) {
+    for partition in metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions) {
         all.add_partition(topic, partition.id());
     }
     consumer.committed_offsets(all, WAIT)

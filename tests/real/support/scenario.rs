@@ -12,6 +12,7 @@ use super::{
     witness::Witness,
 };
 use std::{
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
@@ -130,6 +131,23 @@ impl Scenario {
         }
         let invoked: Vec<Invoked> = self.witness.seen().iter().map(Invoked::from).collect();
         oracle::judge(&self.produced, &invoked, &journals)
+    }
+
+    /// Events in doubt by the process that had claimed them (its owner token): what each crash left open.
+    pub fn in_doubt_by_owner(&self) -> BTreeMap<String, BTreeSet<(i64, i64)>> {
+        let mut owners: BTreeMap<String, BTreeSet<(i64, i64)>> = BTreeMap::new();
+        let states = std::fs::read_dir(self.dir.path()).expect("the test's folder").flatten();
+        let segments = states.filter_map(|s| std::fs::read_dir(s.path().join("journal")).ok()).flatten();
+        for segment in segments.flatten() {
+            let text = std::fs::read_to_string(segment.path()).expect("a segment");
+            for line in text.lines().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok()) {
+                if line["outcome"] == "in_doubt" {
+                    let at = (line["shard"].as_i64().unwrap_or(-1), line["sequence"].as_i64().unwrap_or(-1));
+                    owners.entry(line["owner"].to_string()).or_default().insert(at);
+                }
+            }
+        }
+        owners
     }
 
     /// Waits until every produced record has an outcome, and judges. Panics at the limit with what is missing.
