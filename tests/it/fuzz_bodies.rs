@@ -23,6 +23,11 @@ proptest! {
     fn register_decode(head in any::<[u8; 2]>(), text in "kb1\\.[A-Za-z0-9_-]{0,60}|\\PC{0,40}") {
         bodies::register_decode(&[&head, text.as_bytes()].concat());
     }
+}
+
+proptest! {
+    // A document costs a thread and a schema.
+    #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
     fn yaml_to_resource(input in manifest()) {

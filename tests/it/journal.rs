@@ -30,7 +30,7 @@ fn line(n: i64) -> Line {
 }
 
 fn bytes(n: i64) -> Vec<u8> {
-    let mut buffer = serde_json::to_vec(&line(n)).unwrap();
+    let mut buffer = serde_json::to_vec(&line(n)).expect("a line is JSON");
     buffer.push(b'\n');
     buffer
 }
