@@ -42,6 +42,8 @@ for_test() {
     need default-jre-headless have java
     [ -d "$("$here/parts.sh" kafka 2>/dev/null || echo /nonexistent)" ] || need maven have mvn
     need util-linux have setpriv
+    # Certificates of the brokers that speak TLS.
+    need openssl have openssl
 }
 
 case $purpose in

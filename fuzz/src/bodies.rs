@@ -1,11 +1,13 @@
 //! What each fuzz target checks, as plain functions of bytes. Must hold for any input: a panic here is a bug.
 
+use kubeless::cluster::manifests::{Limits as ManifestLimits, Manifests, read_text};
 use kubeless::event::Event;
 use kubeless::event::headers::HeaderTemplate;
 use kubeless::sources::kafka::decode::{
     DecodeConfig, Decoder, DedupKey, Limits, Ordering, RawRecord, Rejection,
 };
 use kubeless::sources::kafka::register::{self, Decoded};
+use kubeless::sources::kafka::spec;
 use std::sync::Arc;
 
 /// Every name a request may have beside `ce-<extension>`.
@@ -53,6 +55,14 @@ const NAMES: [&str; 18] = [
     "ce_",
     "id",
     "ce_traceparent",
+];
+
+/// Beginnings of manifests that a small first byte of the input picks, so that the fields behind them are met, too.
+const HEADS: [&str; 4] = [
+    "apiVersion: kubeless.io/v1beta1\nkind: KafkaTrigger\nmetadata: {name: t}\nspec:\n  topic: orders\n  ",
+    "apiVersion: kubeless.io/v1beta1\nkind: Function\nmetadata: {name: f}\nspec:\n  ",
+    "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: e}\n",
+    "apiVersion: v1\nkind: List\nitems:\n- ",
 ];
 
 /// Cuts input into pieces: a length byte, then that many bytes; what is left at the end is the body.
@@ -162,4 +172,39 @@ pub fn register_decode(input: &[u8]) {
     if let Decoded::Register(register) = register::decode(text, committed) {
         assert_eq!(register::encode(&register, committed, usize::MAX).as_deref(), Ok(text));
     }
+}
+
+/// Any text gives objects and faults with a place and a fix, the same ones each time.
+pub fn yaml_to_resource(input: &[u8]) {
+    let head = input.first().and_then(|first| HEADS.get(usize::from(*first)));
+    let text = match head {
+        Some(head) => format!("{head}{}", String::from_utf8_lossy(&input[1..])),
+        None => String::from_utf8_lossy(input).into_owned(),
+    };
+    let limits = ManifestLimits { max_documents: 64, max_problems: 16, ..ManifestLimits::default() };
+    let read = |text: &str| read_text("m.yaml", text, &[spec::KIND], &limits);
+    let found = read(&text);
+    assert!(found.problems.len() <= limits.max_problems);
+    let lines = text.lines().count() as u64 + 1;
+    for problem in &found.problems {
+        // A reading thread that broke off names no file.
+        assert_eq!(&*problem.file, "m.yaml", "{problem}");
+        assert!(problem.line <= lines && !problem.what.is_empty() && !problem.fix.is_empty(), "{problem}");
+    }
+    let again = read(&text);
+    assert_eq!((&found.problems, &found.ignored), (&again.problems, &again.ignored));
+    assert_eq!(named(&found), named(&again));
+}
+
+/// Every object: what it is, where it stands, what it holds.
+fn named(found: &Manifests) -> Vec<(String, u64, u128)> {
+    let mut all: Vec<_> = found
+        .triggers
+        .iter()
+        .map(|((kind, name), it)| (format!("{kind} {name}"), it.line, it.fingerprint))
+        .collect();
+    all.extend(found.functions.iter().map(|(name, it)| (format!("f {name}"), it.line, it.fingerprint)));
+    all.extend(found.services.iter().map(|(name, it)| (format!("s {name}"), it.line, it.fingerprint)));
+    all.extend(found.slices.iter().map(|(name, it)| (format!("e {name}"), it.line, it.fingerprint)));
+    all
 }

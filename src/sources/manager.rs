@@ -203,7 +203,8 @@ impl SourceManager {
                 "in_flight": conservation.in_flight(), "residual": conservation.residual(),
             }));
         }
-        for (key, failure) in &self.failures {
+        // A failure is remembered for the next pause while its successor runs; the page tells how it is now.
+        for (key, failure) in self.failures.iter().filter(|(key, _)| !self.entries.contains_key(key)) {
             list.push(serde_json::json!({
                 "kind": key.0, "trigger": key.1.trigger.to_string(), "function": key.1.function.to_string(),
                 "claiming": false, "status": failure.why,

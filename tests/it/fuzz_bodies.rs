@@ -25,6 +25,30 @@ proptest! {
     }
 }
 
+proptest! {
+    // A document costs a thread and a schema.
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn yaml_to_resource(input in manifest()) {
+        bodies::yaml_to_resource(&input);
+    }
+}
+
+/// Random bytes, or the beginning of a manifest (picked by a small first byte) with lines that look like fields.
+fn manifest() -> impl Strategy<Value = Vec<u8>> {
+    let line =
+        (0_usize..4, "[a-zA-Z]{1,12}|topic|delivery|dedup|key|filter|name|spec", "\\PC{0,20}|[0-9]{1,20}m?")
+            .prop_map(|(indent, key, value)| format!("{}{key}: {value}\n", "  ".repeat(indent)));
+    let marked = prop_oneof![6 => line, 1 => Just("---\n".to_owned()), 1 => "[-&*!|>{}\\[\\]\t ]{1,6}\n"];
+    let fields = (0_u8..5, vec(marked, 0..12)).prop_map(|(head, lines)| {
+        let mut input = vec![head];
+        input.extend(lines.concat().into_bytes());
+        input
+    });
+    prop_oneof![1 => vec(any::<u8>(), 0..200), 3 => fields]
+}
+
 /// Random bytes, or a valid CloudEvent with random values behind it.
 fn input() -> impl Strategy<Value = Vec<u8>> {
     let header = (0_u8..18, vec(prop_oneof![3 => 0x20_u8..0x7f, 1 => any::<u8>()], 0..20));

@@ -4,6 +4,7 @@ mod demo;
 mod dev;
 mod kafka_delivery;
 mod kafka_lifecycle;
+mod kafka_security;
 mod kafka_support;
 mod oracle_sees;
 mod support;

@@ -130,10 +130,22 @@ const STACK_BYTES: usize = 16 * 1024 * 1024;
 ///
 /// `kinds` are the trigger kinds to read beside Function, Service and EndpointSlice.
 pub fn load(dir: &Path, kinds: &[TriggerKind], limits: &Limits) -> Manifests {
+    on_large_stack(|| load_here(dir, kinds, limits))
+}
+
+/// Reads `text` as the only file of a folder, called `name`. Blocking. Never fails, and a fault names `name`.
+pub fn read_text(name: &str, text: &str, kinds: &[TriggerKind], limits: &Limits) -> Manifests {
+    on_large_stack(|| {
+        let mut reader = documents::Reader::new(kinds, limits);
+        reader.file(&name.into(), text);
+        reader.finish()
+    })
+}
+
+fn on_large_stack(read: impl FnOnce() -> Manifests + Send) -> Manifests {
     let read = std::thread::scope(|scope| {
         let builder = std::thread::Builder::new().name("manifest-load".to_owned()).stack_size(STACK_BYTES);
-        let thread = builder.spawn_scoped(scope, || load_here(dir, kinds, limits)).ok()?;
-        thread.join().ok()
+        builder.spawn_scoped(scope, read).ok()?.join().ok()
     });
     read.unwrap_or_else(|| {
         let what = "the folder could not be read: the reading thread did not start or broke off".to_owned();

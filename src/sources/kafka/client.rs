@@ -43,6 +43,14 @@ pub enum Error {
         /// System message.
         what: String,
     },
+    /// A client certificate without its key, or the reverse.
+    #[error("credentials {name}: {file} is missing; tls.crt and tls.key go together: put both there or none")]
+    Pair {
+        /// `spec.credentials`.
+        name: String,
+        /// The missing one.
+        file: &'static str,
+    },
     /// SASL without credentials.
     #[error("spec.sasl needs credentials: set spec.credentials or KAFKA_USERNAME and KAFKA_PASSWORD")]
     NoCredentials,
@@ -66,7 +74,8 @@ impl Security {
             _ => return Err(Error::Variable { name: "KAFKA_CERT", what: "set it together with KAFKA_KEY" }),
         };
         let plain = if flag("KAFKA_ENABLE_SASL")? {
-            match (env("KAFKA_USERNAME"), env("KAFKA_PASSWORD")) {
+            let text = |name: &str| env(name).filter(|text| !text.is_empty());
+            match (text("KAFKA_USERNAME"), text("KAFKA_PASSWORD")) {
                 (Some(user), Some(password)) => Some((user, password)),
                 _ => {
                     let what = "KAFKA_ENABLE_SASL needs it together with KAFKA_PASSWORD";
@@ -101,6 +110,9 @@ pub fn connection(
         .credentials
         .as_ref()
         .map(|name| Credentials { name, dir: options.credentials_dir.join(name) });
+    if let Some(credentials) = &credentials {
+        credentials.check()?;
+    }
     let tls = trigger.spec.tls.enabled || security.tls && trigger.spec.bootstrap_servers.is_none();
     if tls {
         set_tls(&mut config, trigger, security, credentials.as_ref());
@@ -122,15 +134,29 @@ struct Credentials<'a> {
 }
 
 impl Credentials<'_> {
+    /// A folder that is not there, or half of a pair, must not quietly mean "without credentials".
+    fn check(&self) -> Result<(), Error> {
+        let found = std::fs::metadata(&self.dir).map_err(|e| self.unreadable(&self.dir, &e))?;
+        if !found.is_dir() {
+            return Err(self.unreadable(&self.dir, &std::io::ErrorKind::NotADirectory.into()));
+        }
+        let missing = match (self.file("tls.crt"), self.file("tls.key")) {
+            (Some(_), None) => "tls.key",
+            (None, Some(_)) => "tls.crt",
+            _ => return Ok(()),
+        };
+        Err(Error::Pair { name: self.name.to_owned(), file: missing })
+    }
+
     fn read(&self, file: &str) -> Result<String, Error> {
         let path = self.dir.join(file);
-        std::fs::read_to_string(&path).map(|text| text.trim_end_matches(['\r', '\n']).to_owned()).map_err(
-            |e| Error::Credentials {
-                name: self.name.to_owned(),
-                file: path.display().to_string(),
-                what: e.to_string(),
-            },
-        )
+        let text = std::fs::read_to_string(&path).map_err(|e| self.unreadable(&path, &e))?;
+        Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+    }
+
+    fn unreadable(&self, path: &Path, error: &std::io::Error) -> Error {
+        let (file, what) = (path.display().to_string(), error.to_string());
+        Error::Credentials { name: self.name.to_owned(), file, what }
     }
 
     fn file(&self, file: &str) -> Option<PathBuf> {

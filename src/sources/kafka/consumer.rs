@@ -36,7 +36,7 @@ use std::{
 const REJOIN_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// What an event costs beside its bytes; an estimate for the memory budget.
 const ENVELOPE: usize = 512;
-/// Trouble is over when records come and nothing was wrong for this long: a line a change, not a line a poll.
+/// Trouble is over when brokers answer and nothing was wrong for this long: a line a change, not a line a poll.
 const CALM: Duration = Duration::from_secs(5);
 /// How often lag and window size are published.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
@@ -61,6 +61,8 @@ pub struct PollingThread {
     pub status: Arc<Mutex<String>>,
     /// When something was last wrong.
     pub troubled: Cell<Option<Instant>>,
+    /// Whether a broker has answered a fetch since then.
+    pub answered: Cell<bool>,
 }
 
 struct Polled<'a> {
@@ -120,19 +122,30 @@ impl PollingThread {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn lock_status(&self) -> std::sync::MutexGuard<'_, String> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Sets the status; says once in the log what is wrong and once that it is over, however often it repeats.
     fn say(&self, why: &str) {
-        self.troubled.set((!why.is_empty()).then(Instant::now));
-        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        self.say_with(why, "");
+    }
+
+    /// The same with details that may differ from one repetition to the next (from one broker to the other).
+    fn say_with(&self, what: &str, detail: &str) {
+        self.troubled.set((!what.is_empty()).then(Instant::now));
+        self.answered.set(false);
+        let why = if detail.is_empty() { what.to_owned() } else { format!("{what}: {detail}") };
+        let mut status = self.lock_status();
         if *status == why {
             return;
         }
         if why.is_empty() {
             tracing::info!(topic = %self.topic, was = *status, "Consuming again");
-        } else {
+        } else if status.is_empty() || !status.starts_with(what) {
             tracing::warn!(topic = %self.topic, why, "Consuming is in trouble");
         }
-        why.clone_into(&mut status);
+        *status = why;
     }
 
     fn member(&mut self) -> Result<Left, KafkaError> {
@@ -163,7 +176,11 @@ impl PollingThread {
             testkit::point("after_poll");
             let mut engine = context.engine();
             engine.polled(polled_boot_ms);
-            if !polled.records.is_empty() && self.troubled.get().is_some_and(|t| t.elapsed() > CALM) {
+            // The end of a partition is an answer too: a topic without news is not in trouble.
+            if !polled.records.is_empty() || !polled.ends.is_empty() {
+                self.answered.set(true);
+            }
+            if self.answered.get() && self.troubled.get().is_some_and(|t| t.elapsed() > CALM) {
                 self.say("");
             }
             for (epoch, record) in &polled.records {
@@ -222,7 +239,7 @@ impl PollingThread {
                     polled.ends.push((consumer.context().epoch(), shard));
                 }
                 Some(Err(error)) => {
-                    if let Some(left) = self.problem(&error) {
+                    if let Some(left) = self.problem(&error, &consumer.context().take_reason()) {
                         return (polled, Some(left));
                     }
                 }
@@ -232,7 +249,7 @@ impl PollingThread {
         (polled, None)
     }
 
-    fn problem(&self, error: &KafkaError) -> Option<Left> {
+    fn problem(&self, error: &KafkaError, reason: &str) -> Option<Left> {
         use RDKafkaErrorCode as E;
         let code = error.rdkafka_error_code();
         match (error, code) {
@@ -243,8 +260,11 @@ impl PollingThread {
             (_, Some(E::OffsetOutOfRange | E::AutoOffsetReset | E::NoOffset)) => {
                 Some(Left::Rejoin(format!("the position left the log: {error}")))
             }
-            _ => {
-                self.say(&error.to_string());
+            // It follows the reason why each of them is down, which is what an operator needs.
+            (_, Some(E::AllBrokersDown)) if !self.lock_status().is_empty() => None,
+            (_, code) => {
+                let what = code.map_or_else(|| error.to_string(), |code| code.to_string());
+                self.say_with(&what, reason);
                 None
             }
         }
@@ -317,7 +337,7 @@ impl PollingThread {
 }
 
 /// The library's own message prints the refused value, which may be a secret.
-fn without_value(error: &KafkaError) -> String {
+pub(super) fn without_value(error: &KafkaError) -> String {
     match error {
         KafkaError::ClientConfig(_, what, key, _) => format!("client option {key}: {what}"),
         other => format!("cannot make a client: {other}"),

@@ -32,6 +32,7 @@ pub struct Context {
     epoch: AtomicU64,
     paused: Mutex<BTreeSet<i32>>,
     broken: Mutex<Option<String>>,
+    reason: Mutex<String>,
     policy: Policy,
 }
 
@@ -39,7 +40,8 @@ impl Context {
     /// A context for one member identity.
     pub fn new(engine: Arc<Mutex<Engine>>, policy: Policy) -> Self {
         let epoch = AtomicU64::new(lock(&engine).protocol.epoch());
-        Self { engine, epoch, paused: Mutex::default(), broken: Mutex::new(None), policy }
+        let (paused, broken, reason) = (Mutex::default(), Mutex::new(None), Mutex::default());
+        Self { engine, epoch, paused, broken, reason, policy }
     }
 
     /// The engine. Never held across a poll: the callback needs it.
@@ -60,6 +62,11 @@ impl Context {
     /// Why an assignment could not be taken over, if so: the member has to leave and come back.
     pub fn take_broken(&self) -> Option<String> {
         self.broken.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// What the client said about the error that it returns from `poll` right after.
+    pub fn take_reason(&self) -> String {
+        std::mem::take(&mut self.reason.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn assigned(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
@@ -150,6 +157,9 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "Client error");
+        // The library never puts a password there; what follows the bracket is how long it took and how often.
+        let told = reason.rsplit_once(" (after ").map_or(reason, |(told, _)| told);
+        told.clone_into(&mut self.reason.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::{
     client::{self, Security},
-    consumer::PollingThread,
+    consumer::{PollingThread, without_value},
     dead_letter::{Counts, DeadLetterTopic},
     decode::{self, DecodeConfig, Decoder},
     engine::Engine,
@@ -98,6 +98,7 @@ impl Source for KafkaSource {
             orders: received,
             status: Arc::clone(&status),
             troubled: Cell::default(),
+            answered: Cell::default(),
         };
         let name = format!("poll-{}", route.key.trigger.name);
         let thread = std::thread::Builder::new().name(name).spawn(move || thread.run())?;
@@ -117,7 +118,8 @@ fn dead_letters(
         failed: metrics.dead_letters_failed.clone(),
         dropped: metrics.dead_letters_dropped.clone(),
     };
-    Ok(Some(Arc::new(DeadLetterTopic::new(connection, &sink.topic, counts)?)))
+    let sink = DeadLetterTopic::new(connection, &sink.topic, counts).map_err(|e| without_value(&e))?;
+    Ok(Some(Arc::new(sink)))
 }
 
 /// Consumer group of a subscription, the one Kubeless used.

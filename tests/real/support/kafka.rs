@@ -22,6 +22,10 @@ pub struct Options {
     pub offsets_partitions: u32,
     /// `group.coordinator.append.linger.ms`; `None` leaves Kafka's default (the cost of a commit depends on it).
     pub append_linger_ms: Option<u32>,
+    /// Listeners of the first broker beside the plain one, by name and port; `extra` says what they speak.
+    pub listeners: Vec<(String, u16)>,
+    /// SCRAM users that exist from the start, as `kafka-storage format --add-scram` takes them.
+    pub scram: Vec<String>,
     /// Further lines of the broker configuration.
     pub extra: Vec<(String, String)>,
 }
@@ -36,7 +40,13 @@ impl Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { offsets_partitions: 1, append_linger_ms: None, extra: Vec::new() }
+        Self {
+            offsets_partitions: 1,
+            append_linger_ms: None,
+            listeners: Vec::new(),
+            scram: Vec::new(),
+            extra: Vec::new(),
+        }
     }
 }
 
@@ -58,12 +68,8 @@ pub struct KafkaCluster {
 
 /// One broker for all tests of the binary that do not harm it. Use topics and groups of your own.
 pub fn shared() -> &'static KafkaCluster {
-    static SHARED: LazyLock<KafkaCluster> = LazyLock::new(|| {
-        let cluster = KafkaCluster::start(1, &Options::short_sessions());
-        // A static is never dropped: the kernel ends the broker with this process, a janitor removes the folder.
-        spawn::remove_after_exit(cluster.dir.path());
-        cluster
-    });
+    static SHARED: LazyLock<KafkaCluster> =
+        LazyLock::new(|| KafkaCluster::start(1, &Options::short_sessions()).for_a_static());
     &SHARED
 }
 
@@ -86,7 +92,7 @@ impl KafkaCluster {
         let addresses: Vec<String> = ports.iter().map(|(port, _)| format!("127.0.0.1:{port}")).collect();
         let client = Client::new(addresses.join(","));
         let mut cluster = Self { brokers, jars, client, dir };
-        cluster.format();
+        cluster.format(&options.scram);
         for i in 0..n {
             cluster.launch(i);
         }
@@ -97,6 +103,12 @@ impl KafkaCluster {
         cluster.client.wait_coordinator("warm-up", PATIENCE);
         println!("Kafka: {n} broker(s) answer after {:.1?}", begun.elapsed());
         cluster
+    }
+
+    /// For a cluster that is never dropped: the kernel ends the broker with this process, a janitor removes the folder.
+    pub fn for_a_static(self) -> Self {
+        spawn::remove_after_exit(self.dir.path());
+        self
     }
 
     /// Comma-separated addresses of all brokers.
@@ -157,10 +169,11 @@ impl KafkaCluster {
 
     /// Formats the first broker's storage with Kafka's own tool and gives the others a copy with their own ids:
     /// one Java start instead of n.
-    fn format(&self) {
+    fn format(&self, scram: &[String]) {
         let first = &self.brokers[0];
         let mut command = self.java(&first.config);
         command.args(["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"]).arg(&first.config);
+        command.args(scram.iter().flat_map(|user| ["--add-scram", user]));
         let home = |broker: &Broker| broker.config.parent().expect("a file in a folder").to_path_buf();
         let mut run = Running::start("kafka storage format", command, home(first).join("format.log"));
         let status = run.wait_exit(PATIENCE);
@@ -238,12 +251,14 @@ fn properties(index: usize, ports: &[(u16, u16)], home: &Path, options: &Options
     let min_isr = replicas.div_ceil(2);
     let voter = |(i, (_, port)): (usize, &(u16, u16))| format!("{}@127.0.0.1:{port}", i + 1);
     let voters: Vec<String> = ports.iter().enumerate().map(voter).collect();
+    let further = options.listeners.iter().filter(|_| index == 0);
+    let further: String = further.map(|(name, port)| format!(",{name}://127.0.0.1:{port}")).collect();
     let mut text = format!(
         "process.roles=broker,controller
 node.id={id}
 controller.quorum.voters={voters}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{further}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}{further}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 log.dirs={data}

@@ -4,6 +4,7 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
+pub mod certificates;
 pub mod kafka;
 pub mod kafka_client;
 pub mod manifests;
