@@ -53,7 +53,7 @@ bench: ## the whole path against the limit wrk finds (usually 10 minutes; benche
 demo: ## 10,000 real events, a kill -9 in the middle, nothing invoked twice (under 2 minutes after the build)
 	@scripts/demo.sh
 
-fuzz: ## each fuzz target for a minute (needs cargo-fuzz and a nightly toolchain)
+fuzz: ## each fuzz target for a minute (FUZZ_SECONDS; needs a nightly toolchain; first build usually 8 to 17 minutes)
 	@scripts/fuzz.sh
 
 crds: ## write the CRDs anew from the Rust types

@@ -2,7 +2,7 @@
 # Runs every fuzz target of fuzz/ for a while and stops at the first input that breaks one. Needs a nightly toolchain of
 # rustup's; installs cargo-fuzz where it is missing. New inputs go to fuzz/corpus, a breaking one to fuzz/artifacts.
 #
-#   scripts/fuzz.sh                      every target, a minute each (the first build takes usually 5 to 10 minutes)
+#   scripts/fuzz.sh                      every target, a minute each (the first build takes usually 8 to 17 minutes)
 #   scripts/fuzz.sh register_decode      this one only
 #
 #   FUZZ_SECONDS=600   for so long each (default 60)
@@ -28,7 +28,7 @@ cd "$root"
 mapfile -t targets < <(cargo +nightly fuzz list)
 if [ $# -gt 0 ]; then targets=("$@"); fi
 # The library is built with one codegen for all targets: the second is only linked.
-say "building ${targets[*]} …"
+say "building ${targets[*]} (the first time usually 8 to 17 minutes on two cores) …"
 for target in "${targets[@]}"; do cargo +nightly fuzz build "$target"; done
 for target in "${targets[@]}"; do
     corpus=fuzz/corpus/$target

@@ -145,14 +145,19 @@ fn lock(engine: &Mutex<Engine>) -> MutexGuard<'_, Engine> {
     engine.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A line of the client library: it repeats itself while a broker is away; only what an operator must see is above
+/// debug.
+pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    if matches!(level, RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical) {
+        tracing::error!(facility, message, "Client");
+    } else {
+        tracing::debug!(facility, message, "Client");
+    }
+}
+
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
-        // The client repeats itself while a broker is away; only what an operator must see is above debug.
-        if matches!(level, RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical) {
-            tracing::error!(facility = fac, message, "Client");
-        } else {
-            tracing::debug!(facility = fac, message, "Client");
-        }
+        log(level, fac, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

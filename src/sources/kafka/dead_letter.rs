@@ -1,6 +1,7 @@
 //! The dead-letter topic: the original record, and how it ended in `kubeless-*` headers. Must never block a claim:
 //! a full queue drops the copy and counts it.
 
+use super::context;
 use crate::{
     dispatch::dead_letter::{DeadLetterSink, Original},
     ledger::journal::Line,
@@ -8,6 +9,7 @@ use crate::{
 };
 use rdkafka::{
     ClientConfig, ClientContext, Message,
+    config::RDKafkaLogLevel,
     error::KafkaError,
     message::{DeliveryResult, Header, OwnedHeaders},
     producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer},
@@ -29,7 +31,16 @@ pub struct Counts {
 
 struct Counting(Arc<Counts>);
 
-impl ClientContext for Counting {}
+impl ClientContext for Counting {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        context::log(level, facility, message);
+    }
+
+    // The consumer of the same brokers tells its operator; a lost copy is told by `delivery`.
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "Client error of dead letters");
+    }
+}
 
 impl ProducerContext for Counting {
     type DeliveryOpaque = ();
