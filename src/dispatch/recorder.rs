@@ -42,7 +42,7 @@ pub struct Ending<'a> {
     pub reason: Option<&'a str>,
     /// The call, if there was one.
     pub settled: Option<&'a Settled>,
-    /// Token of the claimer in hexadecimal, if it was not this process.
+    /// Token of the claimer in hexadecimal, if it was not this owner.
     pub owner: Option<&'a str>,
     /// Events it stands for.
     pub count: u64,

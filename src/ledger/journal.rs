@@ -52,7 +52,7 @@ pub struct Line {
     /// Why, where the outcome alone does not say it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
-    /// Owner token of the process that claimed it, hexadecimal.
+    /// Owner token of who claimed it, hexadecimal; new for every start of a subscription.
     pub owner: String,
     /// Events this line stands for (a range that the source dropped); 1 otherwise.
     #[serde(skip_serializing_if = "is_one", default = "one")]

@@ -28,7 +28,7 @@ pub struct Entry<'a> {
     pub took_us: i64,
     /// Why.
     pub reason: Option<&'a str>,
-    /// Token of the claimer in hexadecimal, if it was not this process.
+    /// Token of the claimer in hexadecimal, if it was not this owner.
     pub owner: Option<&'a str>,
     /// Events it stands for.
     pub count: u64,
@@ -43,7 +43,7 @@ pub struct Names {
     pub uid: String,
     /// Function, `namespace/name`.
     pub function: String,
-    /// This process's owner token in hexadecimal.
+    /// Owner token in hexadecimal, new for every start of the subscription.
     pub owner: String,
 }
 

@@ -82,13 +82,13 @@ metrics_table! {
     EVENTS = Counter "kubeless_events_total" ["events"] OUTCOME, &[],
         "Events that ended, by outcome; received + inherited = sum over outcomes + in flight.";
     EVENTS_IN_FLIGHT = Gauge "kubeless_events_in_flight" ["events"] SUBSCRIPTION, &[],
-        "Events taken over that have no outcome yet (waiting, parked, claimed or being called).";
+        "Claimed events that have no outcome yet: queued or being called.";
     CONSERVATION_RESIDUAL = Gauge "kubeless_conservation_residual" ["events"] SUBSCRIPTION, &[],
         "received + inherited - outcomes - in flight; anything but 0 is a defect of this program.";
     INVOCATION_DURATION = Histogram "kubeless_invocation_duration_seconds" ["seconds"] SUBSCRIPTION, CALL_BUCKETS,
         "From the start of a call to its end, over all attempts.";
     DISPATCH_LATENCY = Histogram "kubeless_dispatch_latency_seconds" ["seconds"] SUBSCRIPTION, CALL_BUCKETS,
-        "From the source's own timestamp of an event to the first byte of its request.";
+        "From the source's own timestamp of an event to its request being handed to a connection.";
     CLAIM_COMMIT_DURATION = Histogram "kubeless_claim_commit_duration_seconds" ["seconds"] SUBSCRIPTION, COMMIT_BUCKETS,
         "One durable write of claims to the source's register; one write serves many events.";
     INFLIGHT_INVOCATIONS = Gauge "kubeless_inflight_invocations" ["calls"] SUBSCRIPTION, &[],
@@ -104,7 +104,7 @@ metrics_table! {
     SOURCE_LAG = Gauge "kubeless_source_lag" ["events"] SHARD, &[],
         "Events in a shard that this subscription has not taken over yet.";
     SOURCE_CONNECTED = Gauge "kubeless_source_connected" ["0 or 1"] SUBSCRIPTION, &[],
-        "1 while the source's client has a working connection.";
+        "1 while shards of the source are assigned to this subscription here.";
     SOURCE_RESTARTS = Counter "kubeless_source_restarts_total" ["restarts"] SUBSCRIPTION, &[],
         "How often the source was started anew after a failure.";
     REGISTER_PROBLEMS = Counter "kubeless_register_problems_total" ["problems"] KIND, &[],

@@ -1,7 +1,10 @@
 //! Configuration: defaults, precedence, and errors that name key, place, range and fix.
 #![allow(clippy::unwrap_used, reason = "a failed step of a test is a panic")]
 
-use kubeless::config::{Checks, DispatcherConfig, Error, Origin, Override, dump, keys, load, variable_of};
+use kubeless::{
+    config::{Checks, DispatcherConfig, Error, Origin, Override, dump, keys, load, variable_of},
+    sources::kafka::options::Options,
+};
 use std::{collections::BTreeMap, io::Write, time::Duration};
 
 const SHIPPED: &str = include_str!("../../config/dispatcher.toml");
@@ -41,6 +44,23 @@ fn the_shipped_file_names_and_explains_every_option() {
         let name = key.rsplit('.').next().unwrap();
         let at = lines.iter().position(|line| line.starts_with(&format!("{name} = ")));
         let at = at.unwrap_or_else(|| panic!("config/dispatcher.toml does not show {key}"));
+        assert!(lines[at - 1].starts_with("# "), "{key} has no sentence");
+    }
+}
+
+#[test]
+fn the_options_of_the_source_are_shown_with_their_defaults() {
+    let lines: Vec<&str> = SHIPPED.lines().collect();
+    // A sentence has a space behind its `#`, an option has none.
+    let option = |line: &str| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).map(str::to_owned);
+    let text: Vec<String> =
+        lines.iter().map(|line| option(line).unwrap_or_else(|| (*line).to_owned())).collect();
+    let config: DispatcherConfig = toml::from_str(&text.join("\n")).unwrap();
+    let table = config.sources.get("kafka").unwrap();
+    assert_eq!(Options::read(Some(table), |_| None).unwrap(), Options::default());
+    for key in toml::Table::try_from(Options::default()).unwrap().keys() {
+        let at = lines.iter().position(|line| line.starts_with(&format!("#{key} = ")));
+        let at = at.unwrap_or_else(|| panic!("config/dispatcher.toml does not show sources.kafka.{key}"));
         assert!(lines[at - 1].starts_with("# "), "{key} has no sentence");
     }
 }

@@ -31,7 +31,7 @@ pub struct Options {
     /// How long the record of an inherited entry is looked for before it is named without its id.
     #[serde(with = "duration")]
     pub naming_patience: Duration,
-    /// Records that wait unclaimed per subscription before fetching pauses.
+    /// Records that wait unclaimed per subscription; a partition with a quarter of them is paused.
     pub max_waiting: usize,
     /// Records taken from the client by one round.
     pub max_poll_records: usize,
@@ -40,7 +40,8 @@ pub struct Options {
     pub prefetch_bytes: u64,
     /// Open, inherited and parked entries per partition in the register.
     pub register_entries: usize,
-    /// Characters of a register; the broker's offset.metadata.max.bytes must not be lower.
+    /// Characters of a register that claims; a take-over may need 4096, the default of the broker's
+    /// offset.metadata.max.bytes.
     pub metadata_chars: usize,
     /// Largest record body.
     #[serde(with = "bytes")]

@@ -32,7 +32,7 @@ const MAX_TEXT: usize = 64 * 1024;
 const MAX_HEADER: usize = 8 + 10 + 10 + 15 + CHECK;
 const CHECK: usize = 4;
 
-/// Owner token: one per process start, random.
+/// Owner token: one per start of a subscription's thread, random.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Token(pub u64);
 

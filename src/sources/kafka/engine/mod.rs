@@ -1,6 +1,6 @@
 //! The state that one consumer's polling thread and its rebalance callback share: protocol, outcomes, calls that
 //! run. Everything happens on that one thread; the lock around it is never contended. Must never commit or start
-//! anything by itself: `claiming` and `rebalance` do, in the order the protocol allows.
+//! anything by itself: `claiming` and `context` do, in the order the protocol allows.
 
 use super::{
     commit::Taint,

@@ -69,7 +69,7 @@ pub struct Protocol<R> {
 }
 
 impl<R: Record> Protocol<R> {
-    /// A protocol with no shard. `token` is new for every process start.
+    /// A protocol with no shard. `token` is new for every protocol: N3 asks what this memory knows.
     pub fn new(token: Token, limits: Limits) -> Self {
         Self {
             token,
@@ -89,7 +89,7 @@ impl<R: Record> Protocol<R> {
         self
     }
 
-    /// This process's owner token.
+    /// This protocol's owner token.
     pub fn token(&self) -> Token {
         self.token
     }
