@@ -5,7 +5,6 @@ mod cli;
 mod config;
 mod crds;
 mod decode;
-mod dispatch;
 mod docs;
 mod filter;
 mod fuzz_bodies;

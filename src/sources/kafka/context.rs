@@ -80,7 +80,10 @@ impl Context {
             .map(rdkafka::topic_partition_list::TopicPartitionListElem::partition)
             .collect();
         let span = engine.subscription.settings().dedup.then(|| engine.subscription.window().span_ms());
-        match takeover::read(consumer, &engine.topic, &shards, &self.policy, span) {
+        let (topic, mut known) = (Arc::clone(&engine.topic), engine.known_partitions);
+        let read = takeover::read(consumer, &topic, &shards, &self.policy, span, &mut known);
+        engine.known_partitions = known;
+        match read {
             Ok(takeovers) => {
                 let list = engine.take_over(takeovers);
                 // K3: a new assignment clears "no commit until the next assign callback".

@@ -60,7 +60,8 @@ pub enum Error {
     },
 }
 
-/// Reads all `shards`. `span_ms`: length of the deduplication window, if there is one to rebuild.
+/// Reads all `shards`. `span_ms`: length of the deduplication window, if there is one to rebuild. `known`: partitions
+/// the topic had when this subscription last looked.
 ///
 /// # Errors
 /// A broker does not answer in time, or a register is of a newer version.
@@ -70,17 +71,15 @@ pub fn read<C: ConsumerContext>(
     shards: &[i32],
     policy: &Policy,
     span_ms: Option<i64>,
+    known: &mut Option<i32>,
 ) -> Result<Vec<(i32, Read)>, Error> {
     let mut asked = TopicPartitionList::with_capacity(shards.len());
     for shard in shards {
         asked.add_partition(topic, *shard);
     }
     let committed = consumer.committed_offsets(asked, WAIT)?;
-    let is_new =
-        |list: &TopicPartitionList| list.elements().iter().all(|e| !matches!(e.offset(), Offset::Offset(_)));
-    // A partition without an offset in a group that has others was added to the topic later: all of it is new.
-    let policy =
-        if is_new(&committed) && is_new(&whole_group(consumer, topic)?) { *policy } else { Policy::Earliest };
+    let count = partitions(consumer, topic)?;
+    let before = known.replace(count).unwrap_or(count);
     let metadata = ffi::metadata(&committed);
     let mut read = Vec::with_capacity(shards.len());
     for element in committed.elements() {
@@ -94,7 +93,9 @@ pub fn read<C: ConsumerContext>(
         };
         let start = match offset {
             Some(offset) => offset,
-            None => first_position(consumer, topic, shard, &policy, log_start, log_end)?,
+            // Added while this subscription ran: all of it is new, whatever the policy says about the others.
+            None if shard >= before => log_start,
+            None => first_position(consumer, topic, shard, policy, log_start, log_end)?,
         };
         if start > log_end {
             // An open transaction, a new leader, or a log that was cut: the first two pass. Going back by ourselves could
@@ -116,17 +117,11 @@ pub fn read<C: ConsumerContext>(
     Ok(read)
 }
 
-/// What the group committed for every partition of the topic.
-fn whole_group<C: ConsumerContext>(
-    consumer: &BaseConsumer<C>,
-    topic: &str,
-) -> Result<TopicPartitionList, KafkaError> {
+/// How many partitions the topic has.
+fn partitions<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str) -> Result<i32, KafkaError> {
     let metadata = consumer.fetch_metadata(Some(topic), WAIT)?;
-    let mut all = TopicPartitionList::new();
-    for partition in metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions) {
-        all.add_partition(topic, partition.id());
-    }
-    consumer.committed_offsets(all, WAIT)
+    let topic = metadata.topics().first();
+    Ok(topic.map_or(0, |t| i32::try_from(t.partitions().len()).unwrap_or(i32::MAX)))
 }
 
 fn decode(shard: i32, text: &str, offset: i64) -> Result<(Register, Option<&'static str>), Error> {

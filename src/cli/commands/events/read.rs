@@ -76,9 +76,12 @@ impl Superseded {
 }
 
 /// What makes two lines speak of the same delivery.
-type Key = (String, String, String, i32, i64, i32, i64);
+///
+/// Epoch and time are left out: the `in_doubt` of a record that was not read back does not know them.
+type Key = (String, String, String, i32, i64);
 
 fn key(line: &Line) -> Key {
-    let (trigger, function, stream) = (line.trigger.clone(), line.function.clone(), line.stream.clone());
-    (trigger, function, stream, line.shard, line.sequence, line.epoch, line.time_ms)
+    // Lines of before the uid was written have none: their name stands for it.
+    let trigger = if line.uid.is_empty() { &line.trigger } else { &line.uid };
+    (trigger.clone(), line.function.clone(), line.stream.clone(), line.shard, line.sequence)
 }

@@ -66,6 +66,8 @@ pub struct Engine {
     pub(super) journal_broken: bool,
     pub(super) stopping: Option<Instant>,
     pub(super) trouble: Option<String>,
+    /// Partitions the topic had at the last take-over.
+    pub(super) known_partitions: Option<i32>,
     /// Endings without a call that are in the journal while their commit is not accepted yet: the verdict stays.
     pub(super) announced: HashMap<(i32, i64), (Outcome, Reason)>,
     pub(super) letters: Vec<(Arc<Original>, Line)>,
@@ -107,6 +109,7 @@ impl Engine {
             journal_broken: false,
             stopping: None,
             trouble: None,
+            known_partitions: None,
             announced: HashMap::new(),
             letters: Vec::new(),
             lag: HashMap::new(),
