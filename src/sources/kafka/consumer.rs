@@ -19,7 +19,7 @@ use crate::{
 };
 use bytes::Bytes;
 use rdkafka::{
-    ClientConfig, Message, TopicPartitionList,
+    ClientConfig, Message,
     config::FromClientConfigAndContext,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
@@ -353,61 +353,5 @@ fn original(raw: &RawRecord<'_>) -> Original {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), value.map(Bytes::copy_from_slice)))
             .collect(),
-    }
-}
-
-impl Engine {
-    fn back_pressure(&mut self, consumer: &BaseConsumer<Context>, context: &Context) {
-        let mut paused = context.paused();
-        let (pause, resume) = self.pause_and_resume(&paused);
-        let list = |shards: &[i32]| {
-            let mut list = TopicPartitionList::new();
-            for shard in shards {
-                list.add_partition(&self.topic, *shard);
-            }
-            list
-        };
-        // A call that fails is made again by the next round.
-        if !pause.is_empty() && consumer.pause(&list(&pause)).is_ok() {
-            paused.extend(pause);
-        }
-        if !resume.is_empty() && consumer.resume(&list(&resume)).is_ok() {
-            paused.retain(|shard| !resume.contains(shard));
-        }
-    }
-
-    /// Gauges that are exact between two batches.
-    fn publish(&mut self) {
-        let metrics = self.subscription.metrics();
-        let conservation = self.subscription.conservation();
-        if self.recorder.is_pending() {
-            return;
-        }
-        metrics.residual.set(conservation.residual() as f64);
-        metrics.in_flight.set(conservation.in_flight() as f64);
-    }
-
-    fn publish_slow(&mut self, consumer: &BaseConsumer<Context>) {
-        let mut vanished = Vec::new();
-        for (number, shard) in self.protocol.owned_mut() {
-            if !shard.is_replaying() {
-                let gone = shard.vanished_parked(shard.position());
-                vanished.extend(gone.into_iter().map(|offset| (number, offset)));
-            }
-        }
-        for (shard, offset) in vanished {
-            self.end_missed(shard, offset, 1, "parked, and compacted away before it was claimed");
-        }
-        let metrics = self.subscription.metrics();
-        metrics.connected.set(if self.lag.is_empty() { 0.0 } else { 1.0 });
-        metrics.parked.set(self.protocol.owned().map(|(_, s)| s.parked()).sum::<usize>() as f64);
-        metrics.window_entries.set(self.subscription.window().len() as f64);
-        metrics.inflight_invocations.set(self.subscription.calls_running() as f64);
-        for (shard, gauge) in &self.lag {
-            let position = self.protocol.shard(*shard).map_or(0, super::protocol::shard::Shard::position);
-            if let Some((_, high)) = ffi::cached_watermarks(consumer.client(), &self.topic, *shard) {
-                gauge.set((high - position).max(0) as f64);
-            }
-        }
     }
 }

@@ -31,6 +31,7 @@ use std::{
 };
 
 mod ending;
+mod publishing;
 mod waiting;
 
 pub(super) use ending::passing;
