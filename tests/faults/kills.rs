@@ -30,7 +30,7 @@ const POINTS: &[(&str, u32)] = &[
     ("after_first_byte", 40),
     ("before_response_body", 60),
     ("after_response_head", 60),
-    ("before_outcome", 25),
+    ("before_outcome", 4),
     ("after_outcome", 25),
     ("before_done_flush", 1),
     ("shutdown_drain", 1),
