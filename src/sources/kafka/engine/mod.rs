@@ -67,6 +67,8 @@ pub struct Engine {
     pub(super) journal_broken: bool,
     pub(super) stopping: Option<Instant>,
     pub(super) trouble: Option<String>,
+    /// By shard, its position and when it last moved.
+    pub(super) moved: HashMap<i32, (i64, Instant)>,
     /// Partitions the topic had at the last take-over.
     pub(super) known_partitions: Option<i32>,
     /// Endings without a call that are in the journal while their commit is not accepted yet: the verdict stays.
@@ -110,6 +112,7 @@ impl Engine {
             journal_broken: false,
             stopping: None,
             trouble: None,
+            moved: HashMap::new(),
             known_partitions: None,
             announced: HashMap::new(),
             letters: Vec::new(),

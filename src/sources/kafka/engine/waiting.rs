@@ -2,7 +2,14 @@
 //! partitions keep the member alive.
 
 use super::Engine;
-use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+/// A partition whose position did not move for this long stands still.
+const STANDS_STILL: Duration = Duration::from_millis(500);
 
 impl Engine {
     /// How long the next poll may wait for a record.
@@ -30,19 +37,25 @@ impl Engine {
         room.min(self.options.max_poll_records)
     }
 
-    /// Partitions whose fetching should stand still now, and those whose fetching may go on: a quarter of the bound of
-    /// unclaimed records each, and the bytes of the whole process. One stuck partition never pauses another.
-    pub(in super::super) fn pause_and_resume(&self, paused: &BTreeSet<i32>) -> (Vec<i32>, Vec<i32>) {
-        let most = (self.options.max_waiting / 4).max(64);
+    /// Partitions whose fetching should stand still now, and those whose fetching may go on. One that keeps moving is not
+    /// paused for its backlog (a pause throws away what was fetched ahead); one that stands still while it holds the room
+    /// of all is, so that it never starves another. The bytes of the whole process pause any.
+    pub(in super::super) fn pause_and_resume(&mut self, paused: &BTreeSet<i32>) -> (Vec<i32>, Vec<i32>) {
+        let full = self.poll_room(paused) == 0;
         let crowded = self.memory.load(Ordering::Relaxed) > self.options.memory_bytes;
         let (mut pause, mut resume) = (Vec::new(), Vec::new());
         for (number, shard) in self.protocol.owned() {
-            let waiting = shard.waiting();
+            let (waiting, position) = (shard.waiting(), shard.position());
+            let moved = self.moved.entry(number).or_insert((position, Instant::now()));
+            if moved.0 != position {
+                *moved = (position, Instant::now());
+            }
+            let stands = moved.1.elapsed() >= STANDS_STILL;
             if paused.contains(&number) {
-                if waiting == 0 || waiting <= most / 4 && !crowded {
+                if waiting == 0 || waiting <= self.options.max_waiting / 16 && !crowded {
                     resume.push(number);
                 }
-            } else if waiting >= most || crowded && waiting > 0 {
+            } else if waiting > 0 && (crowded || full && stands) || waiting >= self.options.max_waiting {
                 pause.push(number);
             }
         }
