@@ -2,5 +2,6 @@
 //! that the router publishes and the invoker consumes. Must never call a function or a broker.
 
 pub mod index;
+pub mod lease;
 pub mod manifests;
 pub mod target;
