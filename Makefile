@@ -6,7 +6,7 @@ TESTKIT := --features testkit
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build fmt check python real faults test campaign bench demo fuzz crds deny clean
+.PHONY: help setup build fmt check python images real faults test campaign bench demo fuzz crds deny clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -55,6 +55,10 @@ demo: ## 10,000 real events, a kill -9 in the middle, nothing invoked twice (und
 
 fuzz: ## each fuzz target for a minute (FUZZ_SECONDS; needs a nightly toolchain; first build usually 8 to 17 minutes)
 	@scripts/fuzz.sh
+
+images: build ## the container images, with docker, podman or buildah (usually 2 minutes after the build)
+	scripts/images.sh product --programs target/release
+	scripts/images.sh python
 
 crds: ## write the CRDs anew from the Rust types
 	UPDATE=1 cargo test --test it crds
