@@ -227,8 +227,7 @@ impl Folders {
 
     async fn read(&mut self, process: &ProcessMetrics) -> Changes {
         let paths = self.paths.clone();
-        let kinds: Vec<_> = sources::KINDS.iter().map(|k| k.trigger()).collect();
-        let load = move |path: &Path| manifests::load(path, &kinds, &Limits::default());
+        let load = |path: &Path| manifests::load(path, sources::TRIGGERS, &Limits::default());
         let loaded =
             tokio::task::spawn_blocking(move || paths.iter().map(|p| load(p)).collect::<Vec<_>>()).await;
         // A panic while reading keeps what is in force.

@@ -1,15 +1,20 @@
 //! `Function`: what Kubeless calls a function, field by field under its old JSON names. Must tolerate what old
 //! clusters stored (explicit empty structures, nulls).
 
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::ServiceSpec};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, CustomResourceExt};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
-use std::{sync::OnceLock, time::Duration};
+use std::time::Duration;
 
-use super::{Violation, schema};
+use super::{
+    Violation,
+    checker::Checker,
+    code::{self, ContentType, Handler},
+};
 use crate::cluster::target::Protocol;
 
 /// Seconds a call may take when `spec.timeout` is empty.
@@ -35,12 +40,21 @@ pub const H2C: &str = "kubernetes.io/h2c";
     shortname = "fn",
     category = "kubeless",
     doc = "Code that runs as a workload and is called over HTTP.",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    selectable = ".spec.runtime",
     printcolumn = r#"{"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].reason"}"#,
     printcolumn = r#"{"name": "Runtime", "type": "string", "jsonPath": ".spec.runtime"}"#,
-    printcolumn = r#"{"name": "Timeout", "type": "string", "jsonPath": ".spec.timeout"}"#,
+    printcolumn = r#"{"name": "Replicas", "type": "integer", "jsonPath": ".status.readyReplicas"}"#,
+    printcolumn = r#"{"name": "URL", "type": "string", "jsonPath": ".status.url"}"#,
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
     printcolumn = r#"{"name": "Handler", "type": "string", "jsonPath": ".spec.handler", "priority": 1}"#,
-    printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].reason", "priority": 1}"#
+    printcolumn = r#"{"name": "Timeout", "type": "string", "jsonPath": ".spec.timeout", "priority": 1}"#,
+    printcolumn = r#"{"name": "Image", "type": "string", "jsonPath": ".status.image", "priority": 1}"#
 )]
 #[serde(rename_all = "kebab-case", default)]
 pub struct FunctionSpec {
@@ -82,6 +96,11 @@ pub struct FunctionSpec {
     #[serde(rename = "horizontalPodAutoscaler", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "preserved_autoscaler")]
     pub horizontal_pod_autoscaler: Option<Map<String, Value>>,
+    /// Pods of the function; what `kubectl scale` writes. It wins over the Deployment template's own number. Leave it
+    /// out when an autoscaler decides. Default: the template's number, else 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 10_000), extend("format" = "int32"))]
+    pub replicas: Option<i32>,
 }
 
 /// What is known about a function's workload.
@@ -95,6 +114,21 @@ pub struct FunctionStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+    /// Pods that exist.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i32>,
+    /// Pods that are ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready_replicas: Option<i32>,
+    /// Label selector of the pods, as text, for autoscalers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+    /// Where the function is called inside the cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Image of the function's container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
 }
 
 fn preserved_deployment(_: &mut SchemaGenerator) -> Schema {
@@ -178,41 +212,49 @@ impl Function {
         }
     }
 
+    /// `function-content-type`, taken apart; text for one that [`Self::violations`] refuses.
+    pub fn content_type(&self) -> ContentType {
+        ContentType::parse(&self.spec.function_content_type).unwrap_or_default()
+    }
+
+    /// `handler`, taken apart; `None` for a prebuilt image.
+    pub fn handler(&self) -> Option<Handler<'_>> {
+        Handler::parse(&self.spec.handler)
+    }
+
+    /// `deployment` as the Kubernetes type; empty if there is none.
+    ///
+    /// # Errors
+    /// One violation that says what Kubernetes would refuse.
+    pub fn deployment(&self) -> Result<Deployment, Violation> {
+        embedded(self.spec.deployment.as_ref(), "/spec/deployment", "write an apps/v1 Deployment")
+    }
+
+    /// `service` as the Kubernetes type; empty if there is none.
+    ///
+    /// # Errors
+    /// One violation that says what Kubernetes would refuse.
+    pub fn service(&self) -> Result<ServiceSpec, Violation> {
+        let fix = "write a core/v1 ServiceSpec, for example ports: [{name: http, port: 8080}]";
+        embedded(self.spec.service.as_ref(), "/spec/service", fix)
+    }
+
     /// Checks what the schema cannot say.
     pub fn violations(&self) -> Vec<Violation> {
         let mut violations = Vec::new();
-        let spec = &self.spec;
         if let Err(error) = self.timeout() {
             let fix = "write whole seconds in quotes, for example \"180\"";
             violations.push(Violation::new("/spec/timeout", error.to_string(), fix));
         }
-        let halves: Vec<&str> = spec.handler.split('.').collect();
-        let complete = halves.len() == 2 && halves.iter().all(|half| !half.is_empty());
-        if (!spec.handler.is_empty() || !spec.function.is_empty()) && !complete {
-            let what = format!("handler {:?} is not <module>.<function>", spec.handler);
-            violations.push(Violation::new("/spec/handler", what, "write for example handler.hello"));
-        }
-        check_content_type(&spec.function_content_type, &mut violations);
-        if !spec.checksum.is_empty() && !spec.checksum.starts_with("sha256:") {
-            let what = format!("checksum {:?} has an unknown method", spec.checksum);
-            violations.push(Violation::new("/spec/checksum", what, "write sha256:<hex>"));
-        }
+        code::check(&self.spec, &mut violations);
         self.check_service(&mut violations);
+        violations.extend(self.deployment().err());
         violations
     }
 
     fn check_service(&self, violations: &mut Vec<Violation>) {
-        let Some(service) = &self.spec.service else {
-            return;
-        };
-        let typed: Result<k8s_openapi::api::core::v1::ServiceSpec, _> =
-            serde_json::from_value(Value::Object(service.clone()));
-        match typed {
-            Err(error) => violations.push(Violation::new(
-                "/spec/service",
-                error.to_string(),
-                "write a core/v1 ServiceSpec, for example ports: [{name: http, port: 8080}]",
-            )),
+        match self.service() {
+            Err(violation) => violations.push(violation),
             Ok(spec) => {
                 for (index, port) in spec.ports.iter().flatten().enumerate() {
                     if !(1..=65_535).contains(&port.port) {
@@ -228,15 +270,17 @@ impl Function {
     }
 }
 
-fn check_content_type(text: &str, violations: &mut Vec<Violation>) {
-    // Kubeless tests by substring; what it could not read it refused, and so does this.
-    if !text.is_empty() && !["text", "base64", "url"].iter().any(|word| text.contains(word)) {
-        violations.push(Violation::new(
-            "/spec/function-content-type",
-            format!("{text:?} says neither text, base64 nor url"),
-            "write text, base64 or url, optionally with +zip or +compressedtar and +deps",
-        ));
-    }
+/// A Kubernetes object that stands inside ours. Parts that other API versions have are passed over.
+fn embedded<T: DeserializeOwned + Default>(
+    map: Option<&Map<String, Value>>,
+    path: &str,
+    fix: &str,
+) -> Result<T, Violation> {
+    let Some(map) = map else {
+        return Ok(T::default());
+    };
+    serde_json::from_value(Value::Object(map.clone()))
+        .map_err(|error| Violation::new(path, error.to_string(), fix))
 }
 
 /// The custom resource definition.
@@ -249,8 +293,6 @@ pub fn crd() -> CustomResourceDefinition {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn decode(object: Value) -> Result<Function, Vec<Violation>> {
-    static SCHEMA: OnceLock<Value> = OnceLock::new();
-    let function: Function = schema::decode(object, SCHEMA.get_or_init(|| schema::spec_schema(&crd())))?;
-    let violations = function.violations();
-    if violations.is_empty() { Ok(function) } else { Err(violations) }
+    static CHECKER: Checker = Checker::new(crd);
+    CHECKER.read(object, Function::violations)
 }

@@ -17,6 +17,15 @@ pub struct TriggerKind {
     pub decode: fn(serde_json::Value) -> Result<TriggerObject, Vec<Violation>>,
 }
 
+/// Who acts on a trigger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServedBy {
+    /// The dispatcher: a source of it hands the events over.
+    Dispatcher,
+    /// The controller: it makes Kubernetes objects that do.
+    Controller,
+}
+
 /// A checked trigger of any kind: the shared part, and the whole object for the source that knows its type.
 #[derive(Clone, Debug)]
 pub struct TriggerObject {
@@ -24,13 +33,15 @@ pub struct TriggerObject {
     pub kind: &'static str,
     /// What router and dispatch need.
     pub core: Arc<TriggerCore>,
+    /// Who acts on it.
+    pub served_by: ServedBy,
     object: Arc<dyn Any + Send + Sync>,
 }
 
 impl TriggerObject {
     /// Wraps the typed object of one kind.
-    pub fn new<T: Any + Send + Sync>(kind: &'static str, core: TriggerCore, object: T) -> Self {
-        Self { kind, core: Arc::new(core), object: Arc::new(object) }
+    pub fn new<T: Any + Send + Sync>(core: TriggerCore, served_by: ServedBy, object: T) -> Self {
+        Self { kind: core.kind, core: Arc::new(core), served_by, object: Arc::new(object) }
     }
 
     /// The typed object, if it is a `T`.

@@ -1,9 +1,14 @@
 //! What users write in YAML: the custom resources, their checks and their schemas. Must never do I/O, know a
 //! broker or hold state: everything here is a value or a pure function.
 
+pub mod checker;
+pub mod code;
+pub mod conditions;
+pub mod cronjob_trigger;
 pub mod duration;
 pub mod filter;
 pub mod function;
+pub mod http_trigger;
 pub mod kind;
 pub mod schema;
 pub mod selector;

@@ -11,6 +11,9 @@ pub type Labels = BTreeMap<String, String>;
 
 const OPERATORS: [&str; 4] = ["In", "NotIn", "Exists", "DoesNotExist"];
 
+/// Key under which [`Selector::required_pair`] gives a name: no label has the empty key.
+pub const NAME_KEY: &str = "";
+
 /// A compiled selector; all terms must hold. No terms: every function of the namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector {
@@ -19,6 +22,7 @@ pub struct Selector {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Term {
+    Named(String),
     Equals(String, String),
     In(String, Vec<String>),
     NotIn(String, Vec<String>),
@@ -47,14 +51,29 @@ impl Selector {
         if violations.is_empty() { Ok(Self { terms }) } else { Err(violations) }
     }
 
-    /// Whether an object with these labels is selected. A missing label satisfies `NotIn`, as in Kubernetes.
-    pub fn matches(&self, labels: &Labels) -> bool {
-        self.terms.iter().all(|term| term.matches(labels))
+    /// Selects the one object of this name, which stands at `path` of its resource.
+    ///
+    /// # Errors
+    /// The name is none that a function can have.
+    pub fn named(name: &str, path: &str) -> Result<Self, Vec<Violation>> {
+        if is_dns_label(name) {
+            return Ok(Self { terms: vec![Term::Named(name.to_owned())] });
+        }
+        let fix = "write 1 to 63 of a-z, 0-9, '-', starting and ending with a letter or digit";
+        Err(vec![Violation::new(path, format!("{name:?} is not the name of a function"), fix)])
     }
 
-    /// One `(key, value)` that every selected object must carry, for an inverted index. `None`: there is none.
+    /// Whether an object with this name and these labels is selected. A missing label satisfies `NotIn`, as in
+    /// Kubernetes.
+    pub fn matches(&self, name: &str, labels: &Labels) -> bool {
+        self.terms.iter().all(|term| term.matches(name, labels))
+    }
+
+    /// One `(key, value)` that every selected object must carry, for an inverted index; the key [`NAME_KEY`] stands
+    /// for its name. `None`: there is none.
     pub fn required_pair(&self) -> Option<(&str, &str)> {
         self.terms.iter().find_map(|term| match term {
+            Term::Named(name) => Some((NAME_KEY, name.as_str())),
             Term::Equals(key, value) => Some((key.as_str(), value.as_str())),
             Term::In(key, values) if values.len() == 1 => Some((key.as_str(), values[0].as_str())),
             _ => None,
@@ -103,8 +122,9 @@ impl Term {
         Some(term)
     }
 
-    fn matches(&self, labels: &Labels) -> bool {
+    fn matches(&self, name: &str, labels: &Labels) -> bool {
         match self {
+            Self::Named(wanted) => wanted == name,
             Self::Equals(key, value) => labels.get(key) == Some(value),
             Self::In(key, values) => labels.get(key).is_some_and(|value| values.contains(value)),
             Self::NotIn(key, values) => !labels.get(key).is_some_and(|value| values.contains(value)),

@@ -173,7 +173,7 @@ pub struct DedupKeySpec {
     pub record_key: Option<bool>,
 }
 
-/// What is known about a running trigger.
+/// What is known about a running trigger. Kinds that know more have a status of their own.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TriggerStatus {
@@ -184,6 +184,10 @@ pub struct TriggerStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+    /// Functions that receive its events now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "int32"))]
+    pub functions: Option<u32>,
 }
 
 /// Checked `delivery`.
@@ -246,6 +250,8 @@ pub enum DedupKey {
 /// The part of a trigger that is the same for every kind, checked and compiled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TriggerCore {
+    /// `kind` of its objects.
+    pub kind: &'static str,
     /// Namespace and name.
     pub reference: ObjectRef,
     /// `metadata.uid`, or a stable value made from namespace and name where there is none (a folder).
@@ -264,11 +270,20 @@ pub struct TriggerCore {
     pub paused: bool,
 }
 
+/// Which functions a trigger names, as written.
+#[derive(Clone, Copy, Debug)]
+pub enum Functions<'a> {
+    /// `spec.functionSelector`
+    Selected(&'a LabelSelector),
+    /// `spec.function-name`
+    Named(&'a str),
+}
+
 /// The shared groups of one trigger as written, borrowed from its spec.
 #[derive(Clone, Copy, Debug)]
 pub struct SharedGroups<'a> {
-    /// `spec.functionSelector`
-    pub selector: &'a LabelSelector,
+    /// Which functions it names.
+    pub functions: Functions<'a>,
     /// `spec.delivery`
     pub delivery: &'a DeliverySpec,
     /// `spec.dedup`
@@ -287,7 +302,7 @@ impl TriggerCore {
     /// # Errors
     /// Everything that is wrong with them.
     pub fn compile(
-        kind: &str,
+        kind: &'static str,
         metadata: &ObjectMeta,
         groups: SharedGroups<'_>,
     ) -> Result<Self, Vec<Violation>> {
@@ -296,10 +311,15 @@ impl TriggerCore {
         let delivery = compile_delivery(groups.delivery, &mut violations);
         let dedup = compile_dedup(groups.dedup, &mut violations);
         let mut keep = |faults: Vec<Violation>| violations.extend(faults);
-        let selector = Selector::compile(groups.selector, "/spec/functionSelector").map_err(&mut keep);
+        let selector = match groups.functions {
+            Functions::Selected(selector) => Selector::compile(selector, "/spec/functionSelector"),
+            Functions::Named(name) => Selector::named(name, "/spec/function-name"),
+        };
+        let selector = selector.map_err(&mut keep);
         let filter = filter::compile(groups.filter, "/spec/filter").map_err(&mut keep);
         match (selector, filter, delivery, dedup) {
             (Ok(selector), Ok(filter), Some(delivery), Some(dedup)) if violations.is_empty() => Ok(Self {
+                kind,
                 uid: uid(kind, metadata, &reference),
                 reference,
                 selector,

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, anyhow};
 use kubeless::{
-    api,
+    api::{self, kind::ServedBy},
     cli::{DevRequest, Message, Publisher, Wiring, run},
     cluster::manifests::{self, Limits, Manifests},
     config::DispatcherConfig,
@@ -28,9 +28,7 @@ struct Program;
 
 impl Wiring for Program {
     fn crds(&self) -> anyhow::Result<String> {
-        let all =
-            std::iter::once(api::function::crd()).chain(KINDS.iter().map(|kind| (kind.trigger().crd)()));
-        let texts: Vec<String> = all.map(|crd| api::crd_yaml(&crd)).collect::<Result<_, _>>()?;
+        let texts: Vec<String> = sources::crds().iter().map(api::crd_yaml).collect::<Result<_, _>>()?;
         Ok(texts.join("---\n"))
     }
 
@@ -93,9 +91,10 @@ fn outgoing(message: Message) -> Outgoing {
 impl local::Ground for Program {
     fn plan(&self, dir: &Path) -> Plan {
         Plan::of(&load(dir), |trigger| {
-            let kind = KINDS.iter().find(|kind| kind.trigger().kind == trigger.kind);
-            let topic = kind.map(|kind| kind.address_of(trigger)).unwrap_or_default();
-            TriggerFacts { topic, embedded: kind.is_some_and(|kind| !kind.names_server(trigger)) }
+            let kind = KINDS.iter().find(|kind| kind.trigger().kind == trigger.kind)?;
+            let facts =
+                TriggerFacts { topic: kind.address_of(trigger), embedded: !kind.names_server(trigger) };
+            (trigger.served_by == ServedBy::Dispatcher).then_some(facts)
         })
     }
 
@@ -133,8 +132,7 @@ impl Broker for LocalBroker {
 }
 
 fn load(path: &Path) -> Manifests {
-    let kinds: Vec<_> = KINDS.iter().map(|kind| kind.trigger()).collect();
-    manifests::load(path, &kinds, &Limits::default())
+    manifests::load(path, sources::TRIGGERS, &Limits::default())
 }
 
 fn main() -> ExitCode {

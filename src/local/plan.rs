@@ -83,28 +83,34 @@ pub struct TriggerFacts {
 }
 
 impl Plan {
-    /// What the manifests ask for; `describe` is the sources' knowledge of their own triggers.
-    pub fn of(manifests: &Manifests, describe: impl Fn(&TriggerObject) -> TriggerFacts) -> Self {
+    /// What the manifests ask for; `describe` is the sources' knowledge of their own triggers, `None` for those that
+    /// no source serves.
+    pub fn of(manifests: &Manifests, describe: impl Fn(&TriggerObject) -> Option<TriggerFacts>) -> Self {
         let mut problems: Vec<String> = manifests.problems.iter().map(ToString::to_string).collect();
         if manifests.more_problems > 0 {
             problems.push(format!("and {} more", manifests.more_problems));
         }
         let functions = manifests.functions.values().map(|loaded| function_plan(&loaded.object));
-        let triggers = manifests.triggers.values().map(|loaded| {
+        let mut triggers = Vec::new();
+        for loaded in manifests.triggers.values() {
             let core = &loaded.object.core;
-            let TriggerFacts { topic, embedded } = describe(&loaded.object);
+            let Some(TriggerFacts { topic, embedded }) = describe(&loaded.object) else {
+                let (file, line, kind) = (&loaded.file, loaded.line, loaded.object.kind);
+                problems
+                    .push(format!("{file}:{line}: {kind} {} is not served by local mode", core.reference));
+                continue;
+            };
             let selected = manifests.functions.iter().filter(|(reference, function)| {
                 reference.namespace == core.reference.namespace
-                    && core.selector.matches(&function.object.metadata.labels.clone().unwrap_or_default())
+                    && core.selector.matches(
+                        &reference.name,
+                        &function.object.metadata.labels.clone().unwrap_or_default(),
+                    )
             });
             let functions = selected.map(|(reference, _)| reference.name.to_string()).collect();
-            TriggerPlan { name: Name::from(&core.reference), topic, functions, embedded }
-        });
-        Self {
-            functions: functions.map(|plan| (plan.name.clone(), plan)).collect(),
-            triggers: triggers.collect(),
-            problems,
+            triggers.push(TriggerPlan { name: Name::from(&core.reference), topic, functions, embedded });
         }
+        Self { functions: functions.map(|plan| (plan.name.clone(), plan)).collect(), triggers, problems }
     }
 }
 

@@ -15,7 +15,12 @@ use super::{
     table::{Route, SubscriptionKey},
 };
 use crate::{
-    api::{self, function::Function, selector::Labels, trigger::TriggerCore},
+    api::{
+        self,
+        function::Function,
+        selector::{self, Labels},
+        trigger::TriggerCore,
+    },
     cluster::{
         self,
         target::{ObjectRef, Target, TargetCell},
@@ -115,7 +120,9 @@ impl Index {
         // A selector without a required pair meets every function of the namespace, filed under `None`.
         let candidates = self.functions_in.get(&bucket).into_iter().flatten();
         let functions: BTreeSet<ObjectRef> = candidates
-            .filter(|name| self.functions.get(*name).is_some_and(|f| core.selector.matches(&f.labels)))
+            .filter(|name| {
+                self.functions.get(*name).is_some_and(|f| core.selector.matches(&name.name, &f.labels))
+            })
             .cloned()
             .collect();
         for name in &functions {
@@ -158,7 +165,11 @@ impl Index {
         let mut triggers = BTreeSet::new();
         for bucket in function_buckets(&reference, &labels) {
             for name in self.triggers_in.get(&bucket).into_iter().flatten() {
-                if self.triggers.get(name).is_some_and(|trigger| trigger.core.selector.matches(&labels)) {
+                if self
+                    .triggers
+                    .get(name)
+                    .is_some_and(|trigger| trigger.core.selector.matches(&reference.name, &labels))
+                {
                     triggers.insert(name.clone());
                 }
             }
@@ -250,7 +261,8 @@ fn trigger_bucket(core: &TriggerCore) -> Bucket {
 
 fn function_buckets<'a>(reference: &'a ObjectRef, labels: &'a Labels) -> impl Iterator<Item = Bucket> + 'a {
     let pairs = labels.iter().map(|(key, value)| Some((key.clone(), value.clone())));
-    std::iter::once(None).chain(pairs).map(|pair| (Arc::clone(&reference.namespace), pair))
+    let named = Some((selector::NAME_KEY.to_owned(), reference.name.to_string()));
+    [None, named].into_iter().chain(pairs).map(|pair| (Arc::clone(&reference.namespace), pair))
 }
 
 fn unfile(buckets: &mut HashMap<Bucket, HashSet<ObjectRef>>, bucket: &Bucket, reference: &ObjectRef) {

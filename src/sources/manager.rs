@@ -3,7 +3,7 @@
 
 use super::{Environment, Exit, Order, Running, Source, SourceKind};
 use crate::{
-    api::kind::TriggerObject,
+    api::kind::{ServedBy, TriggerObject},
     cluster::target::ObjectRef,
     dispatch::{Route, Router, Settings, SubscriptionKey},
 };
@@ -70,8 +70,22 @@ impl SourceManager {
         }
     }
 
+    /// Whether a source of this process serves triggers like this one. One that the controller acts on is nobody's
+    /// business here; any other that is not served stays unserved until the dispatcher is replaced.
+    pub fn serves(&self, trigger: &TriggerObject) -> bool {
+        trigger.served_by == ServedBy::Dispatcher && self.sources.contains_key(trigger.kind)
+    }
+
     /// Adds or replaces a trigger; takes effect with the next [`SourceManager::reconcile`].
     pub fn apply(&mut self, trigger: Arc<TriggerObject>) {
+        if trigger.served_by == ServedBy::Dispatcher && !self.serves(&trigger) {
+            let name = trigger.core.reference.to_string();
+            tracing::warn!(
+                trigger = name,
+                kind = trigger.kind,
+                "Trigger accepted, but not served: no such source here"
+            );
+        }
         self.triggers.insert((trigger.kind, trigger.core.reference.clone()), trigger);
     }
 
@@ -118,7 +132,7 @@ impl SourceManager {
 
     fn desired(&self) -> HashMap<Key, (Arc<TriggerObject>, Arc<Route>)> {
         let mut desired = HashMap::new();
-        for ((kind, reference), trigger) in &self.triggers {
+        for ((kind, reference), trigger) in self.triggers.iter().filter(|(_, trigger)| self.serves(trigger)) {
             for route in self.router.subscriptions(reference).iter() {
                 let value = (Arc::clone(trigger), Arc::clone(route));
                 desired.insert((*kind, route.key.clone()), value);
@@ -210,6 +224,14 @@ impl SourceManager {
                 "claiming": false, "status": failure.why,
             }));
         }
+        let idle = self.triggers.values().filter(|t| t.served_by == ServedBy::Dispatcher && !self.serves(t));
+        list.extend(idle.map(|trigger| {
+            let status = format!("not served: this dispatcher has no source for {}", trigger.kind);
+            serde_json::json!({
+                "kind": trigger.kind, "trigger": trigger.core.reference.to_string(), "claiming": false,
+                "status": status,
+            })
+        }));
         list.sort_by_key(ToString::to_string);
         *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = list.into();
     }

@@ -1,15 +1,19 @@
-//! Sources of events: one folder each and one line in [`KINDS`]. Must never know claims, router or invoker: a source
+//! Sources of events: one folder each and one line in [`KINDS`] and [`TRIGGERS`]. Must never know claims, router or invoker: a source
 //! hands what it reads to a [`Subscription`](crate::dispatch::Subscription).
 
 pub mod kafka;
 pub mod manager;
 
 use crate::{
-    api::kind::{TriggerKind, TriggerObject},
+    api::{
+        cronjob_trigger, function, http_trigger,
+        kind::{TriggerKind, TriggerObject},
+    },
     config::DispatcherConfig,
     dispatch::{Route, Subscription, Workers},
     ledger::journal::Journal,
 };
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use std::{
     sync::{Arc, Mutex, atomic::AtomicUsize, mpsc},
     thread::JoinHandle,
@@ -19,6 +23,14 @@ use tokio::sync::Semaphore;
 
 /// The list: one line per source.
 pub static KINDS: &[&dyn SourceKind] = &[&kafka::Kafka];
+/// Every trigger kind that is read and checked. One without a source in [`KINDS`] is accepted and not served: its status
+/// says so.
+pub static TRIGGERS: &[TriggerKind] = &[kafka::spec::KIND, cronjob_trigger::KIND, http_trigger::KIND];
+
+/// Every custom resource definition of the product, Function first.
+pub fn crds() -> Vec<CustomResourceDefinition> {
+    std::iter::once(function::crd()).chain(TRIGGERS.iter().map(|kind| (kind.crd)())).collect()
+}
 
 /// An error of a source on its way to a person.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;

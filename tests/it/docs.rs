@@ -7,7 +7,7 @@ use kubeless::{
     invoker::Reason,
     ledger::Outcome,
     sources::{
-        KINDS,
+        KINDS, TRIGGERS,
         kafka::{decode::Rejection, options::Options},
     },
     telemetry::metrics,
@@ -38,11 +38,10 @@ fn examples() -> Vec<PathBuf> {
 
 #[test]
 fn every_example_loads_and_each_trigger_selects_a_function() {
-    let kinds: Vec<_> = KINDS.iter().map(|kind| kind.trigger()).collect();
     let folders = examples();
     assert!(folders.len() >= 2, "{folders:?}");
     for folder in folders {
-        let found: Manifests = manifests::load(&folder, &kinds, &Limits::default());
+        let found: Manifests = manifests::load(&folder, TRIGGERS, &Limits::default());
         let told = folder.display();
         assert!(found.problems.is_empty(), "{told}: {:?}", found.problems);
         assert!(found.ignored.is_empty(), "{told}: {:?}", found.ignored);
@@ -51,7 +50,7 @@ fn every_example_loads_and_each_trigger_selects_a_function() {
             let selector = &trigger.object.core.selector;
             let selected = found.functions.iter().any(|(name, function)| {
                 let labels = function.object.metadata.labels.clone().unwrap_or_default();
-                name.namespace == reference.namespace && selector.matches(&labels)
+                name.namespace == reference.namespace && selector.matches(&name.name, &labels)
             });
             assert!(selected, "{told}: {reference} selects no function");
         }

@@ -7,7 +7,7 @@ use kubeless::{
         manifests::{Limits, Manifests, diff::diff, load, watch::watch},
         target::{ObjectRef, Protocol},
     },
-    sources::{KINDS, kafka::spec::KafkaTrigger},
+    sources::{TRIGGERS, kafka::spec::KafkaTrigger},
 };
 use proptest::prelude::*;
 use std::{fs, path::Path, time::Duration};
@@ -30,12 +30,8 @@ spec:
   runtime: python3.8
 ";
 
-fn kinds() -> Vec<kubeless::api::kind::TriggerKind> {
-    KINDS.iter().map(|kind| kind.trigger()).collect()
-}
-
 fn read(dir: &Path) -> Manifests {
-    load(dir, &kinds(), &Limits::default())
+    load(dir, TRIGGERS, &Limits::default())
 }
 
 fn one(text: &str) -> Manifests {
@@ -214,7 +210,7 @@ fn a_bad_document_does_not_stop_the_others() {
 
 #[test]
 fn other_sources_kinds_and_duplicates() {
-    let other = TRIGGER.replace("KafkaTrigger", "NATSTrigger");
+    let other = TRIGGER.replace("KafkaTrigger", "PulsarTrigger");
     let found = one(&format!("{TRIGGER}---\n{other}---\n{TRIGGER}"));
     assert_eq!((found.triggers.len(), found.ignored.len()), (1, 1));
     assert_eq!(
@@ -245,7 +241,7 @@ fn the_walk_stays_in_bounds() {
     std::os::unix::fs::symlink(dir.path().join("gone"), dir.path().join("dangling.yaml")).unwrap();
     fs::write(dir.path().join("big.yaml"), vec![b'#'; 3000]).unwrap();
     fs::write(dir.path().join("latin.yaml"), b"a: \xff").unwrap();
-    let found = load(dir.path(), &kinds(), &Limits { max_file_bytes: 2000, ..Limits::default() });
+    let found = load(dir.path(), TRIGGERS, &Limits { max_file_bytes: 2000, ..Limits::default() });
     assert_eq!((found.functions.len(), found.triggers.len()), (1, 1), "{:?}", found.problems);
     let told: Vec<_> = found.problems.iter().map(|p| format!("{} {}", p.file, p.what)).collect();
     assert_eq!(told.len(), 3, "{told:?}");

@@ -227,7 +227,7 @@ proptest! {
         let compiled = Selector::compile(&serde_json::from_value(json.clone()).unwrap(), "").unwrap();
         let has: serde_json::Map<_, _> = has.iter().map(|(k, v)| ((*k).to_owned(), json!(v))).collect();
         let typed = has.iter().map(|(k, v)| (k.clone(), v.as_str().unwrap().to_owned())).collect();
-        prop_assert_eq!(compiled.matches(&typed), naive(&json, &has));
+        prop_assert_eq!(compiled.matches("any", &typed), naive(&json, &has));
     }
 
     #[test]

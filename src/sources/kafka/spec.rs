@@ -6,14 +6,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::{CustomResource, CustomResourceExt, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::sync::OnceLock;
 
 use crate::api::{
     Violation,
+    checker::Checker,
     filter::FilterSpec,
-    kind::{TriggerKind, TriggerObject},
-    schema, selector,
-    trigger::{DedupSpec, DeliverySpec, Ordering, SharedGroups, TriggerCore, TriggerStatus},
+    kind::{ServedBy, TriggerKind, TriggerObject},
+    selector,
+    trigger::{DedupSpec, DeliverySpec, Functions, Ordering, SharedGroups, TriggerCore, TriggerStatus},
 };
 
 /// The registration of this kind.
@@ -32,7 +32,9 @@ const TOPIC_FIX: &str = "write 1 to 249 of a-z, A-Z, 0-9, '.', '_', '-', and nei
     derive = "PartialEq",
     shortname = "kt",
     category = "kubeless",
+    category = "triggers",
     doc = "Records of a Kafka topic, one call per record and selected function.",
+    selectable = ".spec.topic",
     printcolumn = r#"{"name": "Topic", "type": "string", "jsonPath": ".spec.topic"}"#,
     printcolumn = r#"{"name": "Selector", "type": "string", "jsonPath": ".spec.functionSelector.matchLabels"}"#,
     printcolumn = r#"{"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].status"}"#,
@@ -165,7 +167,7 @@ impl KafkaTrigger {
     /// Everything that is wrong with the shared groups.
     pub fn core(&self) -> Result<TriggerCore, Vec<Violation>> {
         let groups = SharedGroups {
-            selector: &self.spec.function_selector,
+            functions: Functions::Selected(&self.spec.function_selector),
             delivery: &self.spec.delivery,
             dedup: &self.spec.dedup,
             filter: &self.spec.filter,
@@ -287,15 +289,7 @@ pub fn crd() -> CustomResourceDefinition {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn decode(object: serde_json::Value) -> Result<TriggerObject, Vec<Violation>> {
-    static SCHEMA: OnceLock<serde_json::Value> = OnceLock::new();
-    let trigger: KafkaTrigger = schema::decode(object, SCHEMA.get_or_init(|| schema::spec_schema(&crd())))?;
-    let mut violations = trigger.violations();
-    match trigger.core() {
-        Ok(core) if violations.is_empty() => Ok(TriggerObject::new(KIND.kind, core, trigger)),
-        Ok(_) => Err(violations),
-        Err(more) => {
-            violations.extend(more);
-            Err(violations)
-        }
-    }
+    static CHECKER: Checker = Checker::new(crd);
+    let (trigger, core) = CHECKER.trigger(object, KafkaTrigger::violations, KafkaTrigger::core)?;
+    Ok(TriggerObject::new(core, ServedBy::Dispatcher, trigger))
 }

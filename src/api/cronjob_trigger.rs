@@ -1,0 +1,272 @@
+//! `CronJobTrigger`: calls of one function by the clock, under its old JSON names. Must never tell the time.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, CustomResourceExt};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    Violation,
+    checker::Checker,
+    filter::FilterSpec,
+    kind::{ServedBy, TriggerKind, TriggerObject},
+    trigger::{DedupSpec, DeliverySpec, Functions, Ordering, SharedGroups, TriggerCore},
+};
+
+/// The registration of this kind.
+pub const KIND: TriggerKind = TriggerKind { kind: "CronJobTrigger", crd, decode };
+/// What calls the function when `executor` says nothing: as in Kubeless.
+pub const DEFAULT_EXECUTOR: Executor = Executor::CronJob;
+/// Missed times that `catchUp: All` makes up for when `catchUpLimit` says nothing.
+pub const DEFAULT_CATCH_UP_LIMIT: u32 = 10;
+
+/// Calls of one function by the clock.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "kubeless.io",
+    version = "v1beta1",
+    kind = "CronJobTrigger",
+    plural = "cronjobtriggers",
+    namespaced,
+    status = "CronJobTriggerStatus",
+    derive = "PartialEq",
+    shortname = "ct",
+    category = "kubeless",
+    category = "triggers",
+    doc = "Calls of one function by the clock.",
+    selectable = ".spec.function-name",
+    printcolumn = r#"{"name": "Schedule", "type": "string", "jsonPath": ".spec.schedule"}"#,
+    printcolumn = r#"{"name": "Function", "type": "string", "jsonPath": ".spec.function-name"}"#,
+    printcolumn = r#"{"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].reason"}"#,
+    printcolumn = r#"{"name": "Last", "type": "date", "jsonPath": ".status.lastScheduledTime"}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
+    printcolumn = r#"{"name": "Zone", "type": "string", "jsonPath": ".spec.timeZone", "priority": 1}"#,
+    printcolumn = r#"{"name": "Suspend", "type": "boolean", "jsonPath": ".spec.suspend", "priority": 1}"#,
+    printcolumn = r#"{"name": "Paused", "type": "boolean", "jsonPath": ".spec.paused", "priority": 1}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct CronJobTriggerSpec {
+    /// Minute, hour, day of month, month, day of week; or `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`.
+    #[schemars(length(min = 1, max = 256))]
+    pub schedule: String,
+    /// Function of the same namespace that is called.
+    #[serde(rename = "function-name")]
+    #[schemars(length(min = 1, max = 63))]
+    pub function_name: String,
+    /// JSON that is sent as the body. Absent or null: a GET request without a body, as in Kubeless.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    #[schemars(schema_with = "any_json")]
+    pub payload: Value,
+    /// IANA name of the time zone, e.g. `Europe/Berlin`. Default UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub time_zone: Option<String>,
+    /// Leaves the function uncalled until it is false again, as in a CronJob. Default false.
+    #[serde(default)]
+    pub suspend: bool,
+    /// What happens when a call is due while another runs. Default Allow.
+    #[serde(default)]
+    pub concurrency_policy: ConcurrencyPolicy,
+    /// A call that could not start within this many seconds counts as missed. Default: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 31_536_000), extend("format" = "int64"))]
+    pub starting_deadline_seconds: Option<i64>,
+    /// Which missed times are made up for. `None`: no one. `Last`: the last one. `All`: up to `catchUpLimit` of the last.
+    /// Default None.
+    #[serde(default)]
+    pub catch_up: CatchUp,
+    /// Missed times that `catchUp: All` makes up for. Default 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000), extend("format" = "int32"))]
+    pub catch_up_limit: Option<u32>,
+    /// See [`Executor`], whose text stands in the schema.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executor: Option<Executor>,
+    /// How events are handed to the function.
+    #[serde(default)]
+    pub delivery: DeliverySpec,
+    /// How repeated business events are recognised.
+    #[serde(default)]
+    pub dedup: DedupSpec,
+    /// CloudEvents subscription filters; all must match. Default: every event.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub filter: Vec<FilterSpec>,
+    /// Which events wait for each other. Default Key.
+    #[serde(default)]
+    pub ordering: Ordering,
+    /// Leaves the function uncalled until it is false again. Default false.
+    #[serde(default)]
+    pub paused: bool,
+}
+
+/// What happens when a call is due while another runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ConcurrencyPolicy {
+    /// Both run.
+    #[default]
+    Allow,
+    /// The new one is missed.
+    Forbid,
+    /// The old one is not waited for any more.
+    Replace,
+}
+
+impl ConcurrencyPolicy {
+    /// The word that a CronJob uses.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "Allow",
+            Self::Forbid => "Forbid",
+            Self::Replace => "Replace",
+        }
+    }
+}
+
+/// Which missed times are made up for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum CatchUp {
+    /// No one.
+    #[default]
+    None,
+    /// The last one.
+    Last,
+    /// The last ones, up to a limit.
+    All,
+}
+
+/// What calls the function. `CronJob`: a Kubernetes CronJob, as in Kubeless, which may run twice or not at all.
+/// `Dispatcher`: the dispatcher, which claims each time first. Default CronJob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Executor {
+    /// A Kubernetes CronJob.
+    CronJob,
+    /// The dispatcher, which claims each time first.
+    Dispatcher,
+}
+
+/// What is known about a cron trigger.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CronJobTriggerStatus {
+    /// `metadata.generation` that this status describes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Conditions; `Ready` sums them up.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// Last scheduled instant that was claimed: none at or before it is ever called again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_scheduled_time: Option<Time>,
+    /// Who claimed it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claim: Option<CronClaim>,
+}
+
+/// Who claimed the last scheduled instant.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CronClaim {
+    /// Random and new for every attempt: after an answer that was lost it tells whose claim holds.
+    pub token: String,
+    /// Name of the process.
+    pub instance: String,
+}
+
+// Any JSON at all: the documentation of Kubeless says object, its code takes everything.
+fn any_json(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "description": "JSON that is sent as the body. Absent or null: a GET request without a body, as in Kubeless.",
+        "nullable": true,
+        "x-kubernetes-preserve-unknown-fields": true
+    })
+}
+
+impl CronJobTrigger {
+    /// What calls the function.
+    pub fn executor(&self) -> Executor {
+        self.spec.executor.unwrap_or(DEFAULT_EXECUTOR)
+    }
+
+    /// Missed times that are made up for at most.
+    pub fn catch_up_limit(&self) -> u32 {
+        match self.spec.catch_up {
+            CatchUp::None => 0,
+            CatchUp::Last => 1,
+            CatchUp::All => self.spec.catch_up_limit.unwrap_or(DEFAULT_CATCH_UP_LIMIT),
+        }
+    }
+
+    /// The shared part, checked and compiled. Suspended counts as paused.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the shared groups.
+    pub fn core(&self) -> Result<TriggerCore, Vec<Violation>> {
+        let groups = SharedGroups {
+            functions: Functions::Named(&self.spec.function_name),
+            delivery: &self.spec.delivery,
+            dedup: &self.spec.dedup,
+            filter: &self.spec.filter,
+            ordering: self.spec.ordering,
+            paused: self.spec.paused || self.spec.suspend,
+        };
+        TriggerCore::compile(KIND.kind, &self.metadata, groups)
+    }
+
+    /// Checks what the schema cannot say about this kind's own fields.
+    pub fn violations(&self) -> Vec<Violation> {
+        let mut violations = Vec::new();
+        let spec = &self.spec;
+        let mut say = |path: &str, what: &str, fix: &str| violations.push(Violation::new(path, what, fix));
+        if spec.schedule.trim().is_empty() {
+            say(
+                "/spec/schedule",
+                "the schedule is empty",
+                "write for example \"*/5 * * * *\" or \"@hourly\"",
+            );
+        }
+        if spec.catch_up_limit.is_some() && spec.catch_up != CatchUp::All {
+            say(
+                "/spec/catchUpLimit",
+                "catchUpLimit only goes with catchUp: All",
+                "write catchUp: All, or remove it",
+            );
+        }
+        if self.executor() == Executor::CronJob && spec.catch_up != CatchUp::None {
+            let what = "a CronJob does not make up for missed times as it is told";
+            say("/spec/catchUp", what, "write executor: Dispatcher, or remove it");
+        }
+        if spec.delivery.dead_letter.is_some() {
+            let what = "a scheduled call has no topic beside it where it could be kept";
+            say("/spec/delivery/deadLetter", what, "remove it; outcomes are in the journal");
+        }
+        if spec.dedup.key.is_some() {
+            let what = "a scheduled call is identified by its instant";
+            say("/spec/dedup/key", what, "remove it");
+        }
+        violations
+    }
+}
+
+/// The custom resource definition.
+pub fn crd() -> CustomResourceDefinition {
+    CronJobTrigger::crd()
+}
+
+/// Reads and checks a whole CronJobTrigger; the typed object is a [`CronJobTrigger`].
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn decode(object: Value) -> Result<TriggerObject, Vec<Violation>> {
+    static CHECKER: Checker = Checker::new(crd);
+    let (trigger, core) = CHECKER.trigger(object, CronJobTrigger::violations, CronJobTrigger::core)?;
+    let served_by = match trigger.executor() {
+        Executor::CronJob => ServedBy::Controller,
+        Executor::Dispatcher => ServedBy::Dispatcher,
+    };
+    Ok(TriggerObject::new(core, served_by, trigger))
+}
