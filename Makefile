@@ -11,7 +11,7 @@ SHELL := /bin/bash
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-setup: ## install what a Debian machine lacks for building and testing (usually under 2 minutes, then instant)
+setup: ## install what a Debian machine lacks for building and testing (first 10 to 17 minutes, most of it Kubernetes; then instant)
 	@scripts/setup.sh test
 
 build: ## the binaries, released form (cold: usually 5 to 8 minutes, most of it librdkafka and link-time optimisation)
@@ -32,8 +32,8 @@ python: ## contract tests of the Python runtime (usually under a minute)
 	@if [ -f deploy/runtimes/python/test.sh ]; then scripts/setup.sh run && bash deploy/runtimes/python/test.sh; \
 	else echo "python: this checkout has no deploy/runtimes/python"; fi
 
-real: setup ## the product against a real Apache Kafka
-	@echo "tests/real: real Kafka brokers, started once (usually 1 to 5 minutes) …"
+real: setup ## the product against a real Apache Kafka and a real Kubernetes
+	@echo "tests/real: real Kafka brokers and Kubernetes API servers (usually 1 to 5 minutes) …"
 	cargo test $(TESTKIT) --test real
 
 faults: setup ## crashes and outages with real Kafka, judged by an outside witness

@@ -1,17 +1,25 @@
 #!/usr/bin/env bash
-# Third-party parts that only the tests need: fetched once, pinned by version and sha256, kept in the user's cache
-# folder, where every checkout finds them. Safe to run twice at once: a part is fetched into a folder of its own
-# and renamed into place whole.
+# Third-party parts that only the tests need: fetched or built once, pinned by version and checksum, kept in the user's
+# cache folder, where every checkout finds them. Safe to run twice at once: a part is made in a folder of its own and
+# renamed into place whole.
 #
-#   scripts/parts.sh fetch       fetch what is missing (nothing to do: under a second)
-#   scripts/parts.sh kafka       print the folder of the Kafka jars; fails with the fix if it is not there
-#   scripts/parts.sh pin-kafka   rewrite SHA256SUMS after a change of version in tests/parts/kafka/pom.xml
+#   scripts/parts.sh fetch [PART…]   fetch or build what is missing; all parts if none is named (nothing to do: under a second)
+#   scripts/parts.sh kafka           print the folder of the Kafka jars; fails with the fix if it is not there
+#   scripts/parts.sh kubernetes      print the folder of `kube` (all Kubernetes, etcd, CoreDNS), `pause` and `pause.tar`; likewise
+#   scripts/parts.sh pin-kafka       rewrite SHA256SUMS after a change of version in tests/parts/kafka/pom.xml
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 parts=${XDG_CACHE_HOME:-$HOME/.cache}/kubeless/parts
 kafka_pom=$root/tests/parts/kafka/pom.xml
 kafka_sums=$root/tests/parts/kafka/SHA256SUMS
+kubernetes_source=$root/tests/parts/kubernetes
+kubernetes_version=v1.34.4
+# Used where the machine has no Go that is new enough; the module proxy serves it as it serves modules.
+go_version=1.24.13
+go_sum=d2b048367a3d1a748b87f756fa06df12ce3b419e1d5f2a3612acb8950d615f9f
+
+say() { echo "parts: $*" >&2; }
 
 # The folder's name holds the sum of the sums: another pin is another folder, and old checkouts keep theirs.
 kafka_dir() {
@@ -57,17 +65,98 @@ fetch_kafka() {
     echo "parts: Apache Kafka 4.1.0 is in $dir"
 }
 
-case ${1:-} in
-fetch)
-    fetch_kafka
-    ;;
-kafka)
-    dir=$(kafka_dir)
-    if [ ! -d "$dir" ]; then
-        echo "the Kafka jars for the tests are not in $dir: run 'make setup' (usually under a minute)" >&2
+# The sources are pinned by go.sum; another source is another folder.
+kubernetes_dir() {
+    echo "$parts/kubernetes-$(cd "$kubernetes_source" && sha256sum go.mod go.sum main.go pause/main.go | sha256sum | cut -c1-16)"
+}
+
+new_enough() { # $1: a go program
+    local version
+    version=$("$1" env GOVERSION 2>/dev/null) && [ "$(printf '%s\n' go1.24 "$version" | sort -V | head -1)" = go1.24 ]
+}
+
+find_go() { # $1: an empty folder to work in; prints a go program
+    local go
+    for go in "$(command -v go || true)" /usr/local/go/bin/go "$parts/go-$go_version/bin/go"; do
+        if [ -x "$go" ] && new_enough "$go"; then
+            echo "$go"
+            return
+        fi
+    done
+    fetch_go "$1" && echo "$parts/go-$go_version/bin/go"
+}
+
+fetch_go() { # $1: likewise
+    local work=$1 proxy=${GOPROXY:-https://proxy.golang.org} name=v0.0.1-go$go_version.linux-amd64
+    if [ "$(uname -m)" != x86_64 ]; then
+        say "no Go 1.24 or newer in PATH or /usr/local/go; install one from https://go.dev/dl, then run: make setup"
+        return 1
+    fi
+    say "fetching Go $go_version (83 MB; usually 5 to 30 seconds) …"
+    curl -fsSL -o "$work/go.zip" "${proxy%%[,|]*}/golang.org/toolchain/@v/$name.zip"
+    sha256sum --quiet --check <<<"$go_sum  $work/go.zip" >&2
+    unzip -q "$work/go.zip" -d "$work/go"
+    chmod -R +x "$work/go/golang.org/toolchain@$name/"{bin,pkg/tool}
+    mv -T "$work/go/golang.org/toolchain@$name" "$parts/go-$go_version" 2>/dev/null || [ -d "$parts/go-$go_version" ]
+}
+
+# A docker-archive of one layer with one file: less than what any tool for images would ask for.
+pause_image() { # $1: folder that holds the static program `pause`; makes pause.tar in it
+    (
+        cd "$1"
+        mkdir image
+        tar --owner=0 --group=0 --mtime=@0 -cf image/layer.tar pause
+        echo '{"architecture":"amd64","os":"linux","config":{"Entrypoint":["/pause"]},"rootfs":{"type":"layers","diff_ids":["sha256:'"$(
+            sha256sum image/layer.tar | cut -d' ' -f1)"'"]}}' >image/config.json
+        echo '[{"Config":"config.json","RepoTags":["registry.k8s.io/pause:3.10"],"Layers":["layer.tar"]}]' >image/manifest.json
+        tar -C image -cf pause.tar manifest.json config.json layer.tar
+        rm -r image
+    )
+}
+
+fetch_kubernetes() {
+    local dir work go at=k8s.io/component-base/version
+    dir=$(kubernetes_dir)
+    [ -d "$dir" ] && return 0
+    mkdir -p "$parts"
+    exec 9>"$parts/.kubernetes.lock"
+    flock -n 9 || { say "another run builds Kubernetes; waiting for it …" && flock 9; }
+    [ -d "$dir" ] && return 0
+    work=$(mktemp -d "$parts/.fetch-XXXXXX")
+    # shellcheck disable=SC2064  # the folder of now, not of later
+    trap "rm -rf -- '$work'" EXIT
+    go=$(find_go "$work")
+    say "building Kubernetes ${kubernetes_version#v}, etcd and CoreDNS, one program, with $("$go" version | cut -d' ' -f3)"
+    say "(once; usually 7 to 15 minutes on 2 cores, most of it compiling; seconds when Go's own cache has it) …"
+    mkdir "$work/out"
+    CGO_ENABLED=0 "$go" build -C "$kubernetes_source" -buildvcs=false -trimpath -mod=readonly -o "$work/out/kube" -ldflags "-s -w \
+        -X $at.gitVersion=$kubernetes_version -X $at.gitMajor=1 -X $at.gitMinor=34 -X $at.gitTreeState=clean" .
+    CGO_ENABLED=0 "$go" build -C "$kubernetes_source" -buildvcs=false -trimpath -mod=readonly -o "$work/out/pause" -ldflags '-s -w' ./pause
+    pause_image "$work/out"
+    mv -T "$work/out" "$dir"
+    rm -rf -- "$work"
+    say "Kubernetes ${kubernetes_version#v} is in $dir"
+}
+
+print_dir() { # $1: folder, $2: what it holds, $3: how long it usually takes to have it
+    if [ ! -d "$1" ]; then
+        echo "$2 for the tests: not in $1: run 'make setup' ($3)" >&2
         exit 1
     fi
-    echo "$dir"
+    echo "$1"
+}
+
+case ${1:-} in
+fetch)
+    shift
+    [ $# -gt 0 ] || set -- kafka kubernetes
+    for part; do "fetch_$part"; done
+    ;;
+kafka)
+    print_dir "$(kafka_dir)" "the Kafka jars" "usually under a minute"
+    ;;
+kubernetes)
+    print_dir "$(kubernetes_dir)" "Kubernetes" "usually 7 to 15 minutes, once"
     ;;
 pin-kafka)
     work=$(mktemp -d)
@@ -77,7 +166,7 @@ pin-kafka)
     echo "parts: wrote $kafka_sums ($(wc -l <"$kafka_sums") jars); review the difference before committing it"
     ;;
 *)
-    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

@@ -5,7 +5,7 @@
 #
 #   scripts/setup.sh build    what `cargo build` needs
 #   scripts/setup.sh run      … and what local functions need (make demo)
-#   scripts/setup.sh test     … and what the tests need, with the Kafka jars (make test)
+#   scripts/setup.sh test     … and what the tests need, with the Kafka jars and Kubernetes (make test)
 #   scripts/setup.sh bench    … and the load generator (make bench)
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -42,8 +42,11 @@ for_test() {
     need default-jre-headless have java
     [ -d "$("$here/parts.sh" kafka 2>/dev/null || echo /nonexistent)" ] || need maven have mvn
     need util-linux have setpriv
-    # Certificates of the brokers that speak TLS.
+    # Certificates of the brokers that speak TLS, keys of the API server.
     need openssl have openssl
+    # Go, where the machine has none that is new enough (scripts/parts.sh).
+    need curl have curl
+    need unzip have unzip
 }
 
 case $purpose in
@@ -87,5 +90,6 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 case $purpose in
-test | bench) "$here/parts.sh" fetch ;;
+test) "$here/parts.sh" fetch ;;
+bench) "$here/parts.sh" fetch kafka ;;
 esac

@@ -1,5 +1,6 @@
-//! Real servers: Apache Kafka and child processes of this product.
+//! Real servers: Apache Kafka, Kubernetes and child processes of this product.
 
+mod apiserver;
 mod demo;
 mod dev;
 mod kafka_delivery;

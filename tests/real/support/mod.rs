@@ -1,12 +1,14 @@
-//! What tests with real processes stand on: Kafka clusters, the witness function, the product's own processes
+//! What tests with real processes stand on: Kafka clusters, Kubernetes, the witness function, the product's own processes
 //! and the oracle. Must never skip: a missing part panics with the command that brings it.
 
 // Each test binary uses its own part of this.
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
+pub mod apiserver;
 pub mod certificates;
 pub mod kafka;
 pub mod kafka_client;
+pub mod kubectl;
 pub mod manifests;
 pub mod metrics;
 pub mod oracle;
