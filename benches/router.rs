@@ -3,7 +3,10 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use kubeless::{
     api,
-    cluster::{index::Index as _, target::ObjectRef},
+    cluster::{
+        index::Index as _,
+        target::{ObjectRef, TriggerRef},
+    },
     router::{Router, RouterOptions, table::SubscriptionKey},
     sources::KINDS,
 };
@@ -48,7 +51,7 @@ fn router(criterion: &mut Criterion) {
     assert_eq!(router.load().iter().count(), TRIGGERS);
     let keys: Vec<SubscriptionKey> = (0..TRIGGERS)
         .map(|n| SubscriptionKey {
-            trigger: ObjectRef::new("shop", format!("t{n}")),
+            trigger: TriggerRef::new(KINDS[0].trigger().kind, ObjectRef::new("shop", format!("t{n}"))),
             function: ObjectRef::new("shop", format!("f{n}")),
         })
         .collect();

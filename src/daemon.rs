@@ -5,7 +5,7 @@ use crate::{
     cluster::{
         index::Index as _,
         manifests::{self, Limits, Manifests, diff::Changes},
-        target::ObjectRef,
+        target::{ObjectRef, TriggerRef},
     },
     config::DispatcherConfig,
     dispatch::Workers,
@@ -176,8 +176,9 @@ fn apply(index: &mut Index, manager: &mut SourceManager, changes: Changes) {
         }
     };
     for (kind, reference) in changes.triggers.delete {
-        manager.delete(kind, &reference);
-        crate::cluster::index::Index::<Arc<crate::api::trigger::TriggerCore>>::delete(index, &reference);
+        let trigger = TriggerRef::new(kind, reference);
+        manager.delete(&trigger);
+        crate::cluster::index::Index::<Arc<crate::api::trigger::TriggerCore>>::delete(index, &trigger);
     }
     delete(index, changes.functions.delete, |i, r| {
         crate::cluster::index::Index::<crate::api::function::Function>::delete(i, r);

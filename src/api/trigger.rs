@@ -8,7 +8,11 @@ use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
 
 use super::{Violation, duration, filter, filter::FilterSpec, selector::Selector};
-use crate::{cluster::target::ObjectRef, event::filter::Filter, ledger::Outcome};
+use crate::{
+    cluster::target::{ObjectRef, TriggerRef},
+    event::filter::Filter,
+    ledger::Outcome,
+};
 
 /// Bounds of `delivery.timeout`.
 pub const TIMEOUT_RANGE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(86_400));
@@ -297,6 +301,11 @@ pub struct SharedGroups<'a> {
 }
 
 impl TriggerCore {
+    /// Identity of the trigger.
+    pub fn key(&self) -> TriggerRef {
+        TriggerRef::new(self.kind, self.reference.clone())
+    }
+
     /// Checks and compiles the shared groups of an object of `kind`.
     ///
     /// # Errors

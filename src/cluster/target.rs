@@ -24,6 +24,28 @@ impl std::fmt::Display for ObjectRef {
     }
 }
 
+/// Identity of a trigger: triggers of two kinds may have one namespace and name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TriggerRef {
+    /// `kind` of its objects.
+    pub kind: &'static str,
+    /// Namespace and name.
+    pub object: ObjectRef,
+}
+
+impl TriggerRef {
+    /// Builds the identity from its two parts.
+    pub fn new(kind: &'static str, object: ObjectRef) -> Self {
+        Self { kind, object }
+    }
+}
+
+impl std::fmt::Display for TriggerRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.kind, self.object)
+    }
+}
+
 /// How requests are framed. Chosen by the Service port's `appProtocol`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Protocol {

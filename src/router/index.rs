@@ -7,6 +7,7 @@
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
+    hash::Hash,
     sync::Arc,
 };
 
@@ -23,7 +24,7 @@ use crate::{
     },
     cluster::{
         self,
-        target::{ObjectRef, Target, TargetCell},
+        target::{ObjectRef, Target, TargetCell, TriggerRef},
     },
 };
 
@@ -35,7 +36,7 @@ struct FunctionEntry {
     function: Function,
     labels: Labels,
     cell: TargetCell,
-    triggers: BTreeSet<ObjectRef>,
+    triggers: BTreeSet<TriggerRef>,
 }
 
 #[derive(Debug)]
@@ -50,13 +51,13 @@ pub struct Index {
     options: RouterOptions,
     shared: Arc<Shared>,
     functions: HashMap<ObjectRef, FunctionEntry>,
-    triggers: HashMap<ObjectRef, TriggerEntry>,
+    triggers: HashMap<TriggerRef, TriggerEntry>,
     services: HashMap<ObjectRef, Service>,
     slices: HashMap<ObjectRef, EndpointSlice>,
     slices_of: HashMap<ObjectRef, BTreeSet<ObjectRef>>,
     functions_in: HashMap<Bucket, HashSet<ObjectRef>>,
-    triggers_in: HashMap<Bucket, HashSet<ObjectRef>>,
-    dirty: BTreeSet<ObjectRef>,
+    triggers_in: HashMap<Bucket, HashSet<TriggerRef>>,
+    dirty: BTreeSet<TriggerRef>,
     retargeted: bool,
 }
 
@@ -97,7 +98,7 @@ impl Index {
         }
     }
 
-    fn routes(&self, trigger: &ObjectRef) -> Vec<Arc<Route>> {
+    fn routes(&self, trigger: &TriggerRef) -> Vec<Arc<Route>> {
         let Some(entry) = self.triggers.get(trigger) else {
             return Vec::new();
         };
@@ -111,7 +112,7 @@ impl Index {
     }
 
     fn put_trigger(&mut self, core: Arc<TriggerCore>) {
-        let reference = core.reference.clone();
+        let reference = core.key();
         if self.triggers.get(&reference).is_some_and(|old| old.core == core) {
             return;
         }
@@ -135,7 +136,7 @@ impl Index {
         self.dirty.insert(reference);
     }
 
-    fn remove_trigger(&mut self, reference: &ObjectRef) {
+    fn remove_trigger(&mut self, reference: &TriggerRef) {
         let Some(old) = self.triggers.remove(reference) else {
             return;
         };
@@ -265,9 +266,9 @@ fn function_buckets<'a>(reference: &'a ObjectRef, labels: &'a Labels) -> impl It
     [None, named].into_iter().chain(pairs).map(|pair| (Arc::clone(&reference.namespace), pair))
 }
 
-fn unfile(buckets: &mut HashMap<Bucket, HashSet<ObjectRef>>, bucket: &Bucket, reference: &ObjectRef) {
+fn unfile<K: Eq + Hash>(buckets: &mut HashMap<Bucket, HashSet<K>>, bucket: &Bucket, key: &K) {
     if let Some(members) = buckets.get_mut(bucket) {
-        members.remove(reference);
+        members.remove(key);
         if members.is_empty() {
             buckets.remove(bucket);
         }
@@ -275,23 +276,25 @@ fn unfile(buckets: &mut HashMap<Bucket, HashSet<ObjectRef>>, bucket: &Bucket, re
 }
 
 /// Names in `known` that `kept` does not have.
-fn missing<V>(known: &HashMap<ObjectRef, V>, kept: &HashSet<ObjectRef>) -> Vec<ObjectRef> {
+fn missing<K: Eq + Hash + Clone, V>(known: &HashMap<K, V>, kept: &HashSet<K>) -> Vec<K> {
     known.keys().filter(|name| !kept.contains(*name)).cloned().collect()
 }
 
 impl cluster::index::Index<Arc<TriggerCore>> for Index {
+    type Key = TriggerRef;
+
     fn apply(&mut self, object: Arc<TriggerCore>) {
         self.put_trigger(object);
         self.publish();
     }
 
-    fn delete(&mut self, reference: &ObjectRef) {
+    fn delete(&mut self, reference: &TriggerRef) {
         self.remove_trigger(reference);
         self.publish();
     }
 
     fn reset(&mut self, objects: Vec<Arc<TriggerCore>>) {
-        let kept = objects.iter().map(|core| core.reference.clone()).collect();
+        let kept = objects.iter().map(|core| core.key()).collect();
         missing(&self.triggers, &kept).iter().for_each(|name| self.remove_trigger(name));
         objects.into_iter().for_each(|core| self.put_trigger(core));
         self.publish();
@@ -299,6 +302,8 @@ impl cluster::index::Index<Arc<TriggerCore>> for Index {
 }
 
 impl cluster::index::Index<Function> for Index {
+    type Key = ObjectRef;
+
     fn apply(&mut self, object: Function) {
         self.put_function(object);
         self.publish();
@@ -318,6 +323,8 @@ impl cluster::index::Index<Function> for Index {
 }
 
 impl cluster::index::Index<Service> for Index {
+    type Key = ObjectRef;
+
     fn apply(&mut self, object: Service) {
         let reference = api::reference(&object.metadata);
         self.services.insert(reference.clone(), object);
@@ -344,6 +351,8 @@ impl cluster::index::Index<Service> for Index {
 }
 
 impl cluster::index::Index<EndpointSlice> for Index {
+    type Key = ObjectRef;
+
     fn apply(&mut self, object: EndpointSlice) {
         self.put_slice(object);
         self.publish();

@@ -7,7 +7,7 @@ pub mod table;
 
 use std::{sync::Arc, time::Duration};
 
-use crate::cluster::target::ObjectRef;
+use crate::cluster::target::TriggerRef;
 use table::{Route, RouteTable, SubscriptionKey};
 
 /// What the router needs to know beside the objects.
@@ -59,7 +59,7 @@ impl Router {
     }
 
     /// The subscriptions of one trigger, sorted by function; empty if there are none.
-    pub fn subscriptions(&self, trigger: &ObjectRef) -> Arc<[Arc<Route>]> {
+    pub fn subscriptions(&self, trigger: &TriggerRef) -> Arc<[Arc<Route>]> {
         self.load().shared_subscriptions(trigger)
     }
 

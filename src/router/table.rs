@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     api::trigger::TriggerCore,
-    cluster::target::{ObjectRef, TargetCell},
+    cluster::target::{ObjectRef, TargetCell, TriggerRef},
 };
 
 // 10,000 triggers make 40 a shard: a change copies 256 pointers and one small map.
@@ -21,7 +21,7 @@ static NO_ROUTES: LazyLock<Arc<[Arc<Route>]>> = LazyLock::new(|| Arc::new([]));
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SubscriptionKey {
     /// The trigger.
-    pub trigger: ObjectRef,
+    pub trigger: TriggerRef,
     /// The function, in the trigger's namespace.
     pub function: ObjectRef,
 }
@@ -43,7 +43,7 @@ pub struct Route {
     pub target: TargetCell,
 }
 
-type Shard = HashMap<ObjectRef, Arc<[Arc<Route>]>, Fixed>;
+type Shard = HashMap<TriggerRef, Arc<[Arc<Route>]>, Fixed>;
 
 /// All subscriptions, immutable.
 #[derive(Clone, Debug)]
@@ -60,12 +60,12 @@ impl Default for RouteTable {
 
 impl RouteTable {
     /// The subscriptions of one trigger, sorted by function.
-    pub fn subscriptions(&self, trigger: &ObjectRef) -> &[Arc<Route>] {
+    pub fn subscriptions(&self, trigger: &TriggerRef) -> &[Arc<Route>] {
         self.shards[shard_of(trigger)].get(trigger).map_or(&[], |routes| routes)
     }
 
     /// As [`Self::subscriptions`], to keep.
-    pub fn shared_subscriptions(&self, trigger: &ObjectRef) -> Arc<[Arc<Route>]> {
+    pub fn shared_subscriptions(&self, trigger: &TriggerRef) -> Arc<[Arc<Route>]> {
         Arc::clone(self.shards[shard_of(trigger)].get(trigger).unwrap_or(&NO_ROUTES))
     }
 
@@ -84,7 +84,7 @@ impl RouteTable {
     }
 
     /// A table in which each listed trigger has these routes (sorted by function); none: the trigger is gone.
-    pub(super) fn with(&self, changes: Vec<(ObjectRef, Vec<Arc<Route>>)>) -> Self {
+    pub(super) fn with(&self, changes: Vec<(TriggerRef, Vec<Arc<Route>>)>) -> Self {
         let mut next = self.clone();
         for (trigger, routes) in changes {
             let shard = Arc::make_mut(&mut next.shards[shard_of(&trigger)]);
@@ -98,7 +98,7 @@ impl RouteTable {
     }
 }
 
-fn shard_of(trigger: &ObjectRef) -> usize {
+fn shard_of(trigger: &TriggerRef) -> usize {
     // The map inside the shard uses the low bits; the shard takes high ones.
     (Fixed.hash_one(trigger) >> 48) as usize % SHARDS
 }

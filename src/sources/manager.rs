@@ -4,7 +4,7 @@
 use super::{Environment, Exit, Order, Running, Source, SourceKind};
 use crate::{
     api::kind::{ServedBy, TriggerObject},
-    cluster::target::ObjectRef,
+    cluster::target::{ObjectRef, TriggerRef},
     dispatch::{Route, Router, Settings, SubscriptionKey},
 };
 use std::{
@@ -18,9 +18,6 @@ use tokio::sync::Semaphore;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-
-/// Identity of a running source: kinds may use the same names.
-type Key = (&'static str, SubscriptionKey);
 
 struct Entry {
     running: Running,
@@ -41,9 +38,9 @@ pub struct SourceManager {
     router: Router,
     environment: Environment,
     permits: HashMap<ObjectRef, Arc<Semaphore>>,
-    triggers: BTreeMap<(&'static str, ObjectRef), Arc<TriggerObject>>,
-    entries: HashMap<Key, Entry>,
-    failures: HashMap<Key, Failure>,
+    triggers: BTreeMap<TriggerRef, Arc<TriggerObject>>,
+    entries: HashMap<SubscriptionKey, Entry>,
+    failures: HashMap<SubscriptionKey, Failure>,
     drain: Duration,
     snapshot: Arc<Mutex<serde_json::Value>>,
 }
@@ -86,12 +83,12 @@ impl SourceManager {
                 "Trigger accepted, but not served: no such source here"
             );
         }
-        self.triggers.insert((trigger.kind, trigger.core.reference.clone()), trigger);
+        self.triggers.insert(trigger.core.key(), trigger);
     }
 
     /// Removes a trigger.
-    pub fn delete(&mut self, kind: &'static str, reference: &ObjectRef) {
-        self.triggers.remove(&(kind, reference.clone()));
+    pub fn delete(&mut self, trigger: &TriggerRef) {
+        self.triggers.remove(trigger);
     }
 
     /// A page for people: every subscription and how it is.
@@ -107,7 +104,7 @@ impl SourceManager {
         for (key, entry) in &mut self.entries {
             let wanted = desired.get(key);
             let restart = wanted.is_some_and(|(t, _)| {
-                self.sources.get(key.0).is_some_and(|s| s.restart_key(t) != entry.restart_key)
+                self.sources.get(key.trigger.kind).is_some_and(|s| s.restart_key(t) != entry.restart_key)
             });
             if (wanted.is_none() || restart) && !entry.stopping {
                 entry.stop(Instant::now() + self.drain);
@@ -121,7 +118,7 @@ impl SourceManager {
             }
         }
         self.failures.retain(|key, _| desired.contains_key(key));
-        self.permits.retain(|function, _| desired.keys().any(|(_, key)| key.function == *function));
+        self.permits.retain(|function, _| desired.keys().any(|key| key.function == *function));
         for (key, (trigger, route)) in desired {
             if !self.entries.contains_key(&key) {
                 self.start(key, &trigger, &route);
@@ -130,29 +127,29 @@ impl SourceManager {
         self.publish();
     }
 
-    fn desired(&self) -> HashMap<Key, (Arc<TriggerObject>, Arc<Route>)> {
+    fn desired(&self) -> HashMap<SubscriptionKey, (Arc<TriggerObject>, Arc<Route>)> {
         let mut desired = HashMap::new();
-        for ((kind, reference), trigger) in self.triggers.iter().filter(|(_, trigger)| self.serves(trigger)) {
-            for route in self.router.subscriptions(reference).iter() {
+        for (key, trigger) in self.triggers.iter().filter(|(_, trigger)| self.serves(trigger)) {
+            for route in self.router.subscriptions(key).iter() {
                 let value = (Arc::clone(trigger), Arc::clone(route));
-                desired.insert((*kind, route.key.clone()), value);
+                desired.insert(route.key.clone(), value);
             }
         }
         desired
     }
 
-    fn start(&mut self, key: Key, trigger: &TriggerObject, route: &Route) {
+    fn start(&mut self, key: SubscriptionKey, trigger: &TriggerObject, route: &Route) {
         if self.failures.get(&key).is_some_and(|f| f.until > Instant::now()) {
             return;
         }
-        let Some(source) = self.sources.get(key.0) else { return };
+        let Some(source) = self.sources.get(key.trigger.kind) else { return };
         let limit = route.target.load().max_in_flight;
         let permits =
             self.permits.entry(route.key.function.clone()).or_insert_with(|| Arc::new(Semaphore::new(limit)));
         let environment = Environment { permits: Arc::clone(permits), ..self.environment.clone() };
         match source.start(trigger, route, &environment) {
             Ok(running) => {
-                tracing::info!(trigger = %key.1.trigger, function = %key.1.function, "Subscription started");
+                tracing::info!(kind = key.trigger.kind, trigger = %key.trigger.object, function = %key.function, "Subscription started");
                 let restart_key = source.restart_key(trigger);
                 self.entries
                     .insert(key, Entry { running, restart_key, stopping: false, started: Instant::now() });
@@ -161,17 +158,17 @@ impl SourceManager {
         }
     }
 
-    fn failed(&mut self, key: Key, why: String, started: Instant, least: Duration) {
+    fn failed(&mut self, key: SubscriptionKey, why: String, started: Instant, least: Duration) {
         // One that ran for long starts over with a short pause.
         let before = self.failures.get(&key).map(|f| f.pause).filter(|_| started.elapsed() < LONGEST_PAUSE);
         let pause = before.map_or(FIRST_PAUSE, |p| (p * 2).min(LONGEST_PAUSE)).max(least);
         let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-        tracing::error!(trigger = %key.1.trigger, function = %key.1.function, why, pause_ms, "Subscription failed");
+        tracing::error!(kind = key.trigger.kind, trigger = %key.trigger.object, function = %key.function, why, pause_ms, "Subscription failed");
         self.failures.insert(key, Failure { pause, until: Instant::now() + pause, why });
     }
 
     fn collect_ended(&mut self) {
-        let ended: Vec<Key> = self
+        let ended: Vec<SubscriptionKey> = self
             .entries
             .iter()
             .filter(|(_, e)| e.running.thread.is_finished())
@@ -182,7 +179,7 @@ impl SourceManager {
             let exit = entry.running.thread.join();
             match exit {
                 Ok(Exit::Stopped) => {
-                    tracing::info!(trigger = %key.1.trigger, function = %key.1.function, "Subscription stopped");
+                    tracing::info!(kind = key.trigger.kind, trigger = %key.trigger.object, function = %key.function, "Subscription stopped");
                 }
                 Ok(Exit::Failed(why, least)) => self.failed(key, why, entry.started, least),
                 // The panic was reported by its own thread.
@@ -212,7 +209,7 @@ impl SourceManager {
             let conservation = subscription.conservation();
             let status = entry.running.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
             list.push(serde_json::json!({
-                "kind": key.0, "trigger": key.1.trigger.to_string(), "function": key.1.function.to_string(),
+                "kind": key.trigger.kind, "trigger": key.trigger.object.to_string(), "function": key.function.to_string(),
                 "claiming": subscription.may_claim(), "stopping": entry.stopping, "status": status,
                 "in_flight": conservation.in_flight(), "residual": conservation.residual(),
             }));
@@ -220,7 +217,7 @@ impl SourceManager {
         // A failure is remembered for the next pause while its successor runs; the page tells how it is now.
         for (key, failure) in self.failures.iter().filter(|(key, _)| !self.entries.contains_key(key)) {
             list.push(serde_json::json!({
-                "kind": key.0, "trigger": key.1.trigger.to_string(), "function": key.1.function.to_string(),
+                "kind": key.trigger.kind, "trigger": key.trigger.object.to_string(), "function": key.function.to_string(),
                 "claiming": false, "status": failure.why,
             }));
         }

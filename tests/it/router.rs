@@ -4,10 +4,10 @@
 
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use kubeless::{
-    api::{function::Function, kind::TriggerObject, selector::Selector, trigger::TriggerCore},
+    api::{function::Function, http_trigger, kind::TriggerObject, selector::Selector, trigger::TriggerCore},
     cluster::{
         index::Index as _,
-        target::{ObjectRef, Protocol},
+        target::{ObjectRef, Protocol, TriggerRef},
     },
     router::{Router, RouterOptions, index::Index, table::SubscriptionKey},
     sources::kafka::spec,
@@ -48,8 +48,12 @@ fn shop(name: &str) -> ObjectRef {
     ObjectRef::new("shop", name)
 }
 
+fn key(trigger: &str) -> TriggerRef {
+    TriggerRef::new("KafkaTrigger", shop(trigger))
+}
+
 fn names(router: &Router, trigger: &str) -> Vec<String> {
-    router.subscriptions(&shop(trigger)).iter().map(|route| route.key.function.name.to_string()).collect()
+    router.subscriptions(&key(trigger)).iter().map(|route| route.key.function.name.to_string()).collect()
 }
 
 #[test]
@@ -68,9 +72,37 @@ fn subscriptions_follow_labels_and_stay_in_the_namespace() {
     assert_eq!(names(&router, "t"), ["f1", "f2"]);
     <Index as kubeless::cluster::index::Index<Function>>::delete(&mut index, &shop("f1"));
     assert_eq!(names(&router, "t"), ["f2"]);
-    <Index as kubeless::cluster::index::Index<Arc<TriggerCore>>>::delete(&mut index, &shop("t"));
+    <Index as kubeless::cluster::index::Index<Arc<TriggerCore>>>::delete(&mut index, &key("t"));
     assert!(names(&router, "t").is_empty());
     assert_eq!(router.load().iter().count(), 1);
+}
+
+#[test]
+fn two_kinds_with_one_name_stand_side_by_side() {
+    let (mut index, router) = Router::new(RouterOptions::default());
+    let http = http_trigger::decode(json!({
+        "apiVersion": "kubeless.io/v1beta1", "kind": "HTTPTrigger",
+        "metadata": {"namespace": "shop", "name": "t"},
+        "spec": {"function-name": "f2", "delivery": {"through": "Dispatcher"}}
+    }))
+    .unwrap();
+    let http_key = http.core.key();
+    index.apply(trigger("shop", "t", &json!({"matchLabels": {"app": "a"}})));
+    index.apply(Arc::clone(&http.core));
+    index.apply(function("shop", "f1", &json!({"app": "a"})));
+    index.apply(function("shop", "f2", &json!({"app": "b"})));
+    index.apply(function("other", "f2", &json!({})));
+    let of = |key: &TriggerRef| -> Vec<String> {
+        router.subscriptions(key).iter().map(|route| route.key.to_string()).collect()
+    };
+    assert_eq!(of(&key("t")), ["KafkaTrigger shop/t->f1"]);
+    assert_eq!(of(&http_key), ["HTTPTrigger shop/t->f2"], "a name selects one function of the namespace");
+    index.apply(function("shop", "f2", &json!({"app": "a"})));
+    assert_eq!((of(&key("t")).len(), of(&http_key).len()), (2, 1), "labels do not touch what a name selects");
+    <Index as kubeless::cluster::index::Index<Arc<TriggerCore>>>::delete(&mut index, &key("t"));
+    assert_eq!((of(&key("t")).len(), of(&http_key).len()), (0, 1));
+    <Index as kubeless::cluster::index::Index<Function>>::delete(&mut index, &shop("f2"));
+    assert!(of(&http_key).is_empty());
 }
 
 #[test]
@@ -78,7 +110,7 @@ fn a_target_is_kept_up_to_date_in_place() {
     let (mut index, router) = Router::new(RouterOptions::default());
     index.apply(trigger("shop", "t", &json!({})));
     index.apply(function("shop", "f", &json!({})));
-    let key = SubscriptionKey { trigger: shop("t"), function: shop("f") };
+    let key = SubscriptionKey { trigger: key("t"), function: shop("f") };
     let cell = Arc::clone(&router.route(&key).unwrap().target);
     assert!(cell.load().endpoints.is_empty());
     assert_eq!(cell.load().call_timeout, Duration::from_secs(15));
@@ -134,7 +166,7 @@ fn reset_replaces_a_kind_in_one_change() {
     index.reset(vec![trigger("shop", "b", &json!({}))]);
     assert_eq!(*changes.borrow(), before, "the same objects change nothing");
     index.reset(Vec::<EndpointSlice>::new());
-    assert!(router.subscriptions(&shop("b"))[0].target.load().endpoints.is_empty());
+    assert!(router.subscriptions(&key("b"))[0].target.load().endpoints.is_empty());
 }
 
 #[test]
@@ -142,10 +174,10 @@ fn an_edit_keeps_the_cell_and_replaces_the_settings() {
     let (mut index, router) = Router::new(RouterOptions::default());
     index.apply(function("shop", "f", &json!({"v": "1"})));
     index.apply(trigger("shop", "t", &json!({})));
-    let before = Arc::clone(&router.subscriptions(&shop("t"))[0]);
+    let before = Arc::clone(&router.subscriptions(&key("t"))[0]);
     index.apply(function("shop", "f", &json!({"v": "2"})));
     index.apply(trigger("shop", "t", &json!({"matchLabels": {"v": "2"}})));
-    let after = Arc::clone(&router.subscriptions(&shop("t"))[0]);
+    let after = Arc::clone(&router.subscriptions(&key("t"))[0]);
     assert!(Arc::ptr_eq(&before.target, &after.target));
     assert_ne!(before.trigger, after.trigger);
 }
@@ -248,7 +280,7 @@ proptest! {
                     functions.insert(n, has);
                 }
                 Step::DropTrigger(n) => {
-                    <Index as kubeless::cluster::index::Index<Arc<TriggerCore>>>::delete(&mut index, &shop(&format!("t{n}")));
+                    <Index as kubeless::cluster::index::Index<Arc<TriggerCore>>>::delete(&mut index, &key(&format!("t{n}")));
                     triggers.remove(&n);
                 }
                 Step::DropFunction(n) => {
@@ -259,7 +291,7 @@ proptest! {
             let found: BTreeSet<String> = router.load().iter().map(|route| route.key.to_string()).collect();
             let wanted: BTreeSet<String> = triggers
                 .iter()
-                .flat_map(|(t, selector)| functions.iter().filter(move |(_, has)| naive(selector, has)).map(move |(f, _)| format!("shop/t{t}->f{f}")))
+                .flat_map(|(t, selector)| functions.iter().filter(move |(_, has)| naive(selector, has)).map(move |(f, _)| format!("KafkaTrigger shop/t{t}->f{f}")))
                 .collect();
             prop_assert_eq!(found, wanted);
         }

@@ -100,7 +100,7 @@ impl Source for KafkaSource {
             troubled: Cell::default(),
             answered: Cell::default(),
         };
-        let name = format!("poll-{}", route.key.trigger.name);
+        let name = format!("poll-{}", route.key.trigger.object.name);
         let thread = std::thread::Builder::new().name(name).spawn(move || thread.run())?;
         Ok(Running { subscription, orders, thread, status })
     }
@@ -125,7 +125,7 @@ fn dead_letters(
 /// Consumer group of a subscription, the one Kubeless used.
 fn group(route: &Route, topic: &str) -> String {
     let key = &route.key;
-    format!("{}_{}_{}_{topic}", key.trigger.namespace, key.trigger.name, key.function.name)
+    format!("{}_{}_{}_{topic}", key.trigger.object.namespace, key.trigger.object.name, key.function.name)
 }
 
 fn subscription(
@@ -142,7 +142,7 @@ fn subscription(
     };
     let agent = concat!("kubeless-dispatcher/", env!("CARGO_PKG_VERSION"));
     Subscription::new(SubscriptionParts {
-        trigger: route.key.trigger.clone(),
+        trigger: route.key.trigger.object.clone(),
         uid: Arc::clone(&core.uid),
         function: route.key.function.clone(),
         source: "kafka",
