@@ -6,7 +6,7 @@ TESTKIT := --features testkit
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build fmt check python images real faults test campaign bench demo fuzz crds deny clean
+.PHONY: help setup build fmt check python node images real faults test campaign bench demo fuzz crds deny clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -32,6 +32,10 @@ python: ## contract tests of the Python runtime (usually under a minute)
 	@if [ -f deploy/runtimes/python/test.sh ]; then scripts/setup.sh run && bash deploy/runtimes/python/test.sh; \
 	else echo "python: this checkout has no deploy/runtimes/python"; fi
 
+node: ## contract tests of the Node runtime (usually 2 minutes)
+	@scripts/setup.sh node
+	@bash deploy/runtimes/nodejs/test.sh
+
 real: setup ## the product against a real Apache Kafka and a real Kubernetes
 	@echo "tests/real: real Kafka brokers and Kubernetes API servers (usually 1 to 5 minutes) …"
 	cargo test $(TESTKIT) --test real
@@ -40,7 +44,7 @@ faults: setup ## crashes and outages with real Kafka, judged by an outside witne
 	@echo "tests/faults: kill -9, rebalances, broken functions (usually 5 to 12 minutes) …"
 	cargo test $(TESTKIT) --test faults -- --test-threads=1
 
-test: setup check python real faults deny ## everything (cold: under 60 minutes, warm: under 20)
+test: setup check python node real faults deny ## everything (cold: under 60 minutes, warm: under 20)
 	@echo "test: everything passed"
 
 campaign: setup ## the fault tests with larger numbers (hours)
@@ -59,6 +63,7 @@ fuzz: ## each fuzz target for a minute (FUZZ_SECONDS; needs a nightly toolchain;
 images: build ## the container images, with docker, podman or buildah (usually 2 minutes after the build)
 	scripts/images.sh product --programs target/release
 	scripts/images.sh python
+	scripts/images.sh nodejs
 
 crds: ## write the CRDs anew from the Rust types
 	UPDATE=1 cargo test --test it crds

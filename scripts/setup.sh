@@ -5,6 +5,7 @@
 #
 #   scripts/setup.sh build    what `cargo build` needs
 #   scripts/setup.sh run      … and what local functions need (make demo)
+#   scripts/setup.sh node     what the Node runtime and its tests need (make node)
 #   scripts/setup.sh test     … and what the tests need, with the Kafka jars and Kubernetes (make test)
 #   scripts/setup.sh bench    … and the load generator (make bench)
 set -euo pipefail
@@ -36,8 +37,19 @@ for_run() {
     need python3 have python3
     need python3-venv venv
 }
+for_node() {
+    # Any Node from 18 on; Debian's npm is large, and asked for only where there is none.
+    need nodejs have node
+    need npm have npm
+    # Its contract tests are written in Python.
+    need python3 have python3
+    need python3-venv venv
+    # Ends a worker with its server.
+    need util-linux have setpriv
+}
 for_test() {
     for_run
+    for_node
     # Apache Kafka runs on Java 17; Maven fetches its jars; setpriv ends brokers with the test that started them.
     need default-jre-headless have java
     [ -d "$("$here/parts.sh" kafka 2>/dev/null || echo /nonexistent)" ] || need maven have mvn
@@ -52,13 +64,14 @@ for_test() {
 case $purpose in
 build) for_build ;;
 run) for_run ;;
+node) for_node ;;
 test) for_test ;;
 bench)
     for_test
     need wrk have wrk
     ;;
 *)
-    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,11s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

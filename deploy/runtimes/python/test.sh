@@ -22,4 +22,5 @@ else
 fi
 
 echo "test.sh: running the contract tests against the real server (about 45 s)"
-PYTHONDONTWRITEBYTECODE=1 exec "$venv/bin/python" -m pytest -q -p no:cacheprovider --timeout 120 tests "$@"
+PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=../contract exec "$venv/bin/python" -m pytest -q -p no:cacheprovider -p harness \
+    --runtime python --timeout 120 ../contract tests "$@"

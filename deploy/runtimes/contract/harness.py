@@ -1,5 +1,9 @@
-"""Starts the real server as a process, on a free port, with a function written to a folder of the test's own."""
+"""Starts the real server of a runtime as a process, on a free port, with a function written to a folder of the test's own.
 
+A pytest plugin: `pytest -p harness --runtime python`. Which runtimes there are stands in RUNTIMES and nowhere else.
+"""
+
+import collections
 import http.client
 import os
 import pathlib
@@ -14,7 +18,29 @@ import threading
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+FOLDER = pathlib.Path(__file__).resolve().parents[1]
+EXAMPLES = FOLDER.parents[1] / "config" / "examples" / "functions"
+# command: starts the server in its folder; label: of a method in its metrics; gate: see Gate.
+Language = collections.namedtuple("Language", "name command suffix env label gate")
+RUNTIMES = {
+    "python": Language("python", [sys.executable, "-m", "kubeless_runtime"], ".py", {"PYTHONDONTWRITEBYTECODE": "1"}, "%s", """
+import os
+def pass_gate(token="x"):
+    with open(os.environ["GATE_IN"], "w") as stream:
+        stream.write(token + "\\n")
+    with open(os.environ["GATE_OUT"]) as stream:
+        stream.read()
+"""),
+    "nodejs": Language("nodejs", ["node", "lib/main.js"], ".js", {}, "function-%s", """
+const gates = require('fs').promises;
+async function passGate(token = 'x') {
+  await gates.writeFile(process.env.GATE_IN, token + '\\n');
+  await gates.readFile(process.env.GATE_OUT);
+}
+"""),
+}
+# Bounds under which both run one call at a time.
+ONE_AT_A_TIME = {"FUNC_WORKERS": "1", "FUNC_CONCURRENCY": "1"}
 READY = re.compile(r"^kubeless-runtime: listening on (\S+):(\d+)$")
 PATIENCE = 30
 
@@ -27,12 +53,13 @@ class Answer:
 
 
 class Runtime:
-    def __init__(self, env, errors):
+    def __init__(self, language, env, errors):
+        self.language = language
         self.errors = errors
         self.lines = queue.Queue()
         self.ready_lines = []
         with open(errors, "wb") as stderr:
-            self.process = subprocess.Popen([sys.executable, "-m", "kubeless_runtime"], cwd=str(ROOT), env=env,
+            self.process = subprocess.Popen(language.command, cwd=str(FOLDER / language.name), env=env,
                                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr)
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -148,23 +175,34 @@ def pass_gate(token="x"):
             pass
 
 
+def pytest_addoption(parser):
+    parser.addoption("--runtime", choices=sorted(RUNTIMES), required=True, help="the runtime to test")
+
+
+@pytest.fixture
+def language(request):
+    return RUNTIMES[request.config.getoption("--runtime")]
+
+
 @pytest.fixture
 def gate(tmp_path):
     return Gate(tmp_path)
 
 
 @pytest.fixture
-def launch(tmp_path):
-    """launch(code, ready=True, **env) -> Runtime"""
+def launch(tmp_path, language):
+    """launch(code, ready=True, **env) -> Runtime; code is text, or one text for each language"""
     runtimes = []
 
-    def start(code, ready=True, file="function.py", **extra):
-        (tmp_path / file).write_text(textwrap.dedent(code))
+    def start(code, ready=True, file="function", **extra):
+        text = textwrap.dedent(code if isinstance(code, str) else code[language.name])
+        text = (language.gate if "GATE_IN" in extra else "") + text
+        (tmp_path / (file + language.suffix)).write_text(text)
         env = {key: os.environ[key] for key in ("PATH", "HOME", "LANG", "VIRTUAL_ENV") if key in os.environ}
-        env.update(FUNC_PORT="0", FUNC_HOST="127.0.0.1", MOD_NAME="function", FUNC_HANDLER="handler",
-                   PYTHONDONTWRITEBYTECODE="1", FUNC_WORKERS="2", KUBELESS_INSTALL_VOLUME=str(tmp_path), TEST_FOLDER=str(tmp_path))
+        env.update(language.env, FUNC_PORT="0", FUNC_HOST="127.0.0.1", MOD_NAME="function", FUNC_HANDLER="handler",
+                   FUNC_WORKERS="2", KUBELESS_INSTALL_VOLUME=str(tmp_path), TEST_FOLDER=str(tmp_path))
         env.update(extra)
-        runtime = Runtime(env, tmp_path / ("stderr-%d" % len(runtimes)))
+        runtime = Runtime(language, env, tmp_path / ("stderr-%d" % len(runtimes)))
         runtimes.append(runtime)
         return runtime.wait_ready() if ready else runtime
 

@@ -1,0 +1,6 @@
+"""Prints the event and gives its data back. Handler: hellowithdata.handler"""
+
+
+def handler(event, context):
+    print(event)
+    return event["data"]
