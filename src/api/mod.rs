@@ -10,8 +10,11 @@ pub mod filter;
 pub mod function;
 pub mod http_trigger;
 pub mod kind;
+pub mod kubeless_config;
+pub mod runtimes;
 pub mod schema;
 pub mod selector;
+pub mod strict;
 pub mod trigger;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

@@ -11,6 +11,7 @@ mod fuzz_bodies;
 mod headers;
 mod invoker;
 mod journal;
+mod kubeless_config;
 mod lanes;
 mod manifests;
 mod register;
