@@ -6,10 +6,10 @@ TESTKIT := --features testkit
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build fmt check python node images real faults test campaign bench demo fuzz crds deny clean
+.PHONY: help setup build fmt check python node images real faults test cluster cluster-down campaign bench demo fuzz crds deny clean
 
 help: ## list the commands
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: ## install what a Debian machine lacks for building and testing (first 10 to 17 minutes, most of it Kubernetes; then instant)
 	@scripts/setup.sh test
@@ -46,6 +46,13 @@ faults: setup ## crashes and outages with real Kafka, judged by an outside witne
 
 test: setup check python node real faults deny ## everything (cold: under 60 minutes, warm: under 20)
 	@echo "test: everything passed"
+
+cluster: ## a Kubernetes with Pods on this machine, for trying things (root; usually 10 s; eval the line it prints)
+	@scripts/setup.sh test >&2
+	@scripts/cluster.sh up
+
+cluster-down: ## end it, without a trace
+	@scripts/cluster.sh down
 
 campaign: setup ## the fault tests with larger numbers (hours)
 	KUBELESS_CAMPAIGN=1 cargo test --release $(TESTKIT) --test real --test faults -- --nocapture --test-threads=1

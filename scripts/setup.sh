@@ -59,6 +59,34 @@ for_test() {
     # Go, where the machine has none that is new enough (scripts/parts.sh).
     need curl have curl
     need unzip have unzip
+    # The cluster (scripts/cluster.sh): containers and their network, and the way of Pods to other machines.
+    need containerd have containerd
+    need runc have runc
+    need containernetworking-plugins test -x /usr/lib/cni/ptp
+    need iptables have iptables
+    need iproute2 have ip
+    need procps have sysctl
+    need slirp4netns have slirp4netns
+    # Its images (scripts/test-images.sh).
+    need buildah have buildah
+    need mmdebstrap have mmdebstrap
+}
+
+# Debian starts the services of what it installs; the tests start what they need themselves. While a package is being
+# installed, this file of Debian's own invention says no; where the machine has one already, that one holds.
+without_services() { # $@: a command
+    local policy=/usr/sbin/policy-rc.d
+    [ ! -e "$policy" ] || { "$@"; return; }
+    # shellcheck disable=SC2086  # empty or one word
+    printf '#!/bin/sh\nexit 101\n' | $sudo install -m 755 /dev/stdin "$policy"
+    # shellcheck disable=SC2064  # as they are now
+    trap "$sudo rm -f $policy" EXIT
+    "$@"
+    $sudo rm -f "$policy"
+}
+
+install_packages() {
+    $sudo apt-get update -q && $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"
 }
 
 case $purpose in
@@ -93,8 +121,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     fi
     echo "setup: installing ${missing[*]} (usually 20 to 90 seconds) …"
     log=$(mktemp)
-    if ! { $sudo apt-get update -q && $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y \
-        --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+    if ! without_services install_packages "${missing[@]}" >"$log" 2>&1; then
         tail -n 30 "$log" >&2
         echo "setup: apt-get failed; the whole of its output is in $log" >&2
         exit 1

@@ -1,6 +1,7 @@
 //! Real servers: Apache Kafka, Kubernetes and child processes of this product.
 
 mod apiserver;
+mod cluster_smoke;
 mod demo;
 mod dev;
 mod kafka_delivery;

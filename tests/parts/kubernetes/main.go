@@ -8,9 +8,10 @@ import (
 	"fmt"
 	"os"
 
-	// The plugins that tests/parts/kubernetes/Corefile names.
+	// The plugins that cluster/Corefile names.
 	_ "github.com/coredns/coredns/plugin/cache"
 	_ "github.com/coredns/coredns/plugin/errors"
+	_ "github.com/coredns/coredns/plugin/forward"
 	_ "github.com/coredns/coredns/plugin/health"
 	_ "github.com/coredns/coredns/plugin/kubernetes"
 	_ "github.com/coredns/coredns/plugin/ready"

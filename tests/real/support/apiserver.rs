@@ -28,12 +28,7 @@ use std::{
 /// Longest wait for an answer after a start. Usually 5 s; a busy machine takes longer.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Level Metadata: who asked for what, and whether it was allowed.
-const AUDIT: &str = "apiVersion: audit.k8s.io/v1
-kind: Policy
-omitStages: [RequestReceived]
-rules: [{level: Metadata}]
-";
+const AUDIT: &str = include_str!("../../parts/kubernetes/cluster/audit.yaml");
 
 /// What can be killed, frozen and started again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

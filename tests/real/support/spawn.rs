@@ -48,12 +48,17 @@ pub fn spawn(command: Command) -> Child {
 }
 
 /// Removes `dir` when this process is gone, however it went: for folders of statics, which are never dropped.
-/// A child holds the read end of a pipe whose write end closes with this process.
 pub fn remove_after_exit(dir: &Path) {
+    let script = r#"for _ in 1 2 3 4 5; do rm -rf -- "$1" 2>/dev/null && exit; sleep 1; done"#;
+    run_after_exit(script, &[dir.as_os_str()]);
+}
+
+/// Runs a shell script with `args` when this process is gone, however it went. A child holds the read end of a
+/// pipe whose write end closes with this process.
+pub fn run_after_exit(script: &str, args: &[&OsStr]) {
     use std::os::unix::process::CommandExt;
     let mut command = Command::new("sh");
-    let script = r#"read -r _; for _ in 1 2 3 4 5; do rm -rf -- "$1" 2>/dev/null && exit; sleep 1; done"#;
-    command.args(["-c", script, "sh"]).arg(dir).process_group(0);
+    command.args(["-c", &format!("read -r _; {script}"), "sh"]).args(args).process_group(0);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     // The handle, and with it the pipe, is kept to the very end.
     std::mem::forget(spawn(command));
