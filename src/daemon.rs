@@ -3,8 +3,9 @@
 use crate::{
     admin::{AdminContext, AdminServer, Readiness},
     cluster::{
+        changes::Changes,
         index::Index as _,
-        manifests::{self, Limits, Manifests, diff::Changes},
+        manifests::{self, Limits, Manifests},
         target::{ObjectRef, TriggerRef},
     },
     config::DispatcherConfig,

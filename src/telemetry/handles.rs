@@ -110,6 +110,36 @@ impl SubscriptionMetrics {
     }
 }
 
+/// Series of one watch of the API server.
+#[derive(Debug)]
+pub struct WatchMetrics {
+    /// `kubeless_watch_last_heard_timestamp_seconds`.
+    pub heard: Gauge,
+    /// `kubeless_watch_up`.
+    pub up: Gauge,
+    /// `kubeless_watch_objects`.
+    pub objects: Gauge,
+    /// `kubeless_watch_malformed_objects`.
+    pub faulty: Gauge,
+    /// `kubeless_watch_ended_total`, in the order of [`table::WATCH_ENDINGS`].
+    pub endings: [Counter; table::WATCH_ENDINGS.len()],
+}
+
+impl WatchMetrics {
+    /// Registers them; `namespace` is empty for all.
+    pub fn new(kind: &str, namespace: &str) -> Self {
+        let own = [kind, namespace];
+        Self {
+            heard: gauge(&table::WATCH_HEARD, &own),
+            up: gauge(&table::WATCH_UP, &own),
+            objects: gauge(&table::WATCH_OBJECTS, &own),
+            faulty: gauge(&table::WATCH_FAULTY, &own),
+            endings: table::WATCH_ENDINGS
+                .map(|reason| counter(&table::WATCH_ENDED, &[kind, namespace, reason])),
+        }
+    }
+}
+
 /// Series of the process as a whole.
 #[derive(Debug)]
 pub struct ProcessMetrics {

@@ -63,6 +63,12 @@ pub const ANSWERS: [&str; 3] = ["granted", "refused", "unknown"];
 /// What became of a dead letter: values of the label `result`.
 pub const DEAD_LETTER_RESULTS: [&str; 3] = ["written", "failed", "dropped"];
 
+const WATCH: &[&str] = &["kind", "namespace"];
+const WATCH_REASON: &[&str] = &["kind", "namespace", "reason"];
+
+/// Why a watch of the API server ended: values of the label `reason`.
+pub const WATCH_ENDINGS: [&str; 6] = ["closed", "silent", "expired", "missing", "refused", "unreachable"];
+
 /// Writes the constants and the list of them in one place, so that none can be missing from the list.
 macro_rules! metrics_table {
     ($($constant:ident = $kind:ident $name:literal [$unit:literal] $labels:expr, $buckets:expr, $help:literal;)*) => {
@@ -115,6 +121,16 @@ metrics_table! {
         "1 once every watched object has been read, so that routes are complete.";
     MANIFEST_PROBLEMS = Gauge "kubeless_manifest_problems" ["objects"] &[], &[],
         "Objects that are skipped now because they cannot be read or are not valid.";
+    WATCH_HEARD = Gauge "kubeless_watch_last_heard_timestamp_seconds" ["seconds"] WATCH, &[],
+        "When the API server last said anything on this watch, bookmarks included, since the Unix epoch: time() minus it is the age of the cache. No namespace: all of them.";
+    WATCH_UP = Gauge "kubeless_watch_up" ["0 or 1"] WATCH, &[],
+        "1 while the watch runs; 0 while its first list is read, and while the API server refuses it or does not answer.";
+    WATCH_OBJECTS = Gauge "kubeless_watch_objects" ["objects"] WATCH, &[],
+        "Objects that the watch knows.";
+    WATCH_FAULTY = Gauge "kubeless_watch_malformed_objects" ["objects"] WATCH, &[],
+        "Objects that the watch knows and that are skipped because they fail their checks.";
+    WATCH_ENDED = Counter "kubeless_watch_ended_total" ["watches"] WATCH_REASON, &[],
+        "How often the watch ended and was begun again, by reason.";
     BUILD_INFO = Gauge "kubeless_build_info" ["always 1"] &["version", "component"], &[],
         "Version and component of the running program.";
     PROCESS_CPU = Counter "process_cpu_seconds_total" ["seconds"] &[], &[],

@@ -8,8 +8,9 @@ mod process;
 mod registry;
 
 pub use self::{
-    handles::{ProcessMetrics, SubscriptionMetrics},
+    handles::{ProcessMetrics, SubscriptionMetrics, WatchMetrics},
     logging::{Error as LogError, LogFormat, LogOptions, init},
+    metrics::WATCH_ENDINGS,
     registry::{AlreadyInstalled, Registry},
 };
 pub use ::metrics::{Counter, Gauge, Histogram};

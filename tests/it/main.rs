@@ -17,4 +17,5 @@ mod manifests;
 mod register;
 mod router;
 mod tidy;
+mod watch;
 mod window;

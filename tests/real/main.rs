@@ -8,5 +8,6 @@ mod kafka_delivery;
 mod kafka_lifecycle;
 mod kafka_security;
 mod kafka_support;
+mod kubernetes_watch;
 mod oracle_sees;
 mod support;

@@ -1,56 +1,13 @@
 //! What changed between two readings of a folder, so that an edit touches only what it says. Must never take an
 //! object away because its file cannot be read for the moment.
 
-use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use std::{
     collections::{BTreeMap, HashSet},
     sync::Arc,
 };
 
 use super::{Loaded, Manifests};
-use crate::{
-    api::{function::Function, kind::TriggerObject},
-    cluster::target::ObjectRef,
-};
-
-/// Changes of one kind.
-#[derive(Clone, Debug)]
-pub struct Delta<K, T> {
-    /// New or changed objects.
-    pub apply: Vec<Arc<T>>,
-    /// Objects that are gone.
-    pub delete: Vec<K>,
-}
-
-impl<K, T> Delta<K, T> {
-    /// Whether nothing changed.
-    pub fn is_empty(&self) -> bool {
-        self.apply.is_empty() && self.delete.is_empty()
-    }
-}
-
-/// Changes of all kinds.
-#[derive(Clone, Debug)]
-pub struct Changes {
-    /// Functions.
-    pub functions: Delta<ObjectRef, Function>,
-    /// Triggers, by kind and name.
-    pub triggers: Delta<(&'static str, ObjectRef), TriggerObject>,
-    /// Services.
-    pub services: Delta<ObjectRef, Service>,
-    /// EndpointSlices.
-    pub slices: Delta<ObjectRef, EndpointSlice>,
-}
-
-impl Changes {
-    /// Whether nothing changed.
-    pub fn is_empty(&self) -> bool {
-        self.functions.is_empty()
-            && self.triggers.is_empty()
-            && self.services.is_empty()
-            && self.slices.is_empty()
-    }
-}
+use crate::cluster::changes::{Changes, Delta};
 
 /// What must be applied and deleted to get from `old` to `new`.
 pub fn diff(old: &Manifests, new: &Manifests) -> Changes {

@@ -124,6 +124,19 @@ impl ApiServer {
         }
     }
 
+    /// Makes etcd forget its history up to now, as it does by itself every few minutes.
+    pub fn compact(&self) {
+        let ask = |path: &str, body: &str| {
+            let url = format!("http://127.0.0.1:{}/v3/kv/{path}", self.ports.etcd);
+            let run = Command::new("curl").args(["-sSf", "-d", body, &url]).output().expect("curl runs");
+            assert!(run.status.success(), "{path}: {}", String::from_utf8_lossy(&run.stderr));
+            serde_json::from_slice::<serde_json::Value>(&run.stdout).expect("etcd answers in JSON")
+        };
+        let read = ask("range", &json!({ "key": BASE64_STANDARD.encode("x") }).to_string());
+        let revision = &read["header"]["revision"];
+        ask("compaction", &json!({ "revision": revision, "physical": true }).to_string());
+    }
+
     /// Of etcd and of the API server.
     pub fn pids(&self) -> [u32; 2] {
         [self.etcd.pid(), self.api.pid()]
