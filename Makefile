@@ -76,7 +76,7 @@ crds: ## write the CRDs anew from the Rust types
 	UPDATE=1 cargo test --test it crds
 
 deny: ## licences, bans, sources of the dependencies; says so where cargo-deny is not installed
-	@if command -v cargo-deny >/dev/null; then cargo deny --offline check bans licenses sources; \
+	@if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; \
 	else echo "deny: not checked, cargo-deny is not installed; to have it (usually 5 minutes): cargo install --locked cargo-deny@0.20.2"; fi
 
 clean: ## remove what was built here; the parts in the cache folder stay
