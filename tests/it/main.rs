@@ -15,6 +15,7 @@ mod kubeless_config;
 mod lanes;
 mod manifests;
 mod register;
+mod resources;
 mod router;
 mod tidy;
 mod watch;
