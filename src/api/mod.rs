@@ -3,6 +3,7 @@
 
 pub mod checker;
 pub mod code;
+pub mod command;
 pub mod conditions;
 pub mod cronjob_trigger;
 pub mod duration;
@@ -12,7 +13,6 @@ pub mod http_trigger;
 pub mod kind;
 pub mod kubeless_config;
 pub mod runtimes;
-pub mod schedule;
 pub mod schema;
 pub mod selector;
 pub mod strict;

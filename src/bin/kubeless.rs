@@ -1,8 +1,13 @@
 //! The command line: wires commands to sources and local mode. Must never hold logic of its own.
 
 use anyhow::{Context, anyhow};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kubeless::{
-    api::{self, kind::ServedBy},
+    api::{
+        self,
+        command::TriggerCommand,
+        kind::{ServedBy, TriggerKind},
+    },
     cli::{DevRequest, Message, Publisher, Wiring, run},
     cluster::manifests::{self, Limits, Manifests},
     config::DispatcherConfig,
@@ -12,11 +17,7 @@ use kubeless::{
     },
     sources::{self, Embedded, KINDS, Outgoing, SourceKind},
 };
-use std::{
-    ffi::OsString,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{ffi::OsString, path::Path, process::ExitCode};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -27,19 +28,21 @@ const LOCAL_SHARDS: i32 = 4;
 struct Program;
 
 impl Wiring for Program {
+    fn triggers(&self) -> Vec<TriggerCommand> {
+        sources::COMMANDS.to_vec()
+    }
+
+    fn definitions(&self) -> Vec<CustomResourceDefinition> {
+        sources::crds()
+    }
+
     fn crds(&self) -> anyhow::Result<String> {
         let texts: Vec<String> = sources::crds().iter().map(api::crd_yaml).collect::<Result<_, _>>()?;
         Ok(texts.join("---\n"))
     }
 
-    fn validate(&self, paths: &[PathBuf]) -> anyhow::Result<(usize, Vec<String>)> {
-        let (mut good, mut problems) = (0, Vec::new());
-        for path in paths {
-            let read = load(path);
-            good += read.functions.len() + read.triggers.len() + read.services.len() + read.slices.len();
-            problems.extend(read.problems.iter().map(|problem| format!("{}: {problem}", path.display())));
-        }
-        Ok((good, problems))
+    fn trigger_kinds(&self) -> Vec<TriggerKind> {
+        sources::TRIGGERS.to_vec()
     }
 
     fn publisher(&self, servers: &str) -> anyhow::Result<Box<dyn Publisher>> {

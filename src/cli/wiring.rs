@@ -1,6 +1,8 @@
 //! What commands need from rooms that the command line does not know (sources, local mode): filled in by the
 //! binary. Must never hold logic.
 
+use crate::api::{command::TriggerCommand, kind::TriggerKind};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use std::{ffi::OsString, path::PathBuf};
 
 /// One event to publish. How id, source and type are written is the business of the source (CloudEvents, binary
@@ -44,10 +46,14 @@ pub struct DevRequest {
 
 /// Everything that is wired by the binary.
 pub trait Wiring {
+    /// The kinds of triggers, each with its command line.
+    fn triggers(&self) -> Vec<TriggerCommand>;
+    /// All custom resource definitions.
+    fn definitions(&self) -> Vec<CustomResourceDefinition>;
     /// All custom resource definitions as one YAML stream.
     fn crds(&self) -> anyhow::Result<String>;
-    /// Reads manifests and returns the number of good objects and every problem, one sentence each.
-    fn validate(&self, paths: &[PathBuf]) -> anyhow::Result<(usize, Vec<String>)>;
+    /// Every trigger kind that is read and checked.
+    fn trigger_kinds(&self) -> Vec<TriggerKind>;
     /// A publisher for these servers.
     fn publisher(&self, servers: &str) -> anyhow::Result<Box<dyn Publisher>>;
     /// Runs local mode until a signal.

@@ -6,7 +6,7 @@ use http::{HeaderValue, header::USER_AGENT};
 use kube::{
     Client, Config,
     client::ClientBuilder,
-    config::{AuthInfo, KubeConfigOptions, Kubeconfig},
+    config::{AuthInfo, KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 use std::{fmt::Write as _, path::PathBuf, time::Duration};
 use tower::timeout::TimeoutLayer;
@@ -94,6 +94,32 @@ impl Connect {
     /// # Errors
     /// [`Error`]: what is missing or unreadable, with the file's name.
     pub async fn open(&self, program: &str) -> Result<Connection, Error> {
+        let config = self.complete(program).await?;
+        let mut requests = config.clone();
+        requests.read_timeout = Some(READ_TIMEOUT);
+        // Else the time that a connection lay idle would count as silence.
+        requests.reset_reader_on_write = true;
+        Ok(Connection {
+            namespace: config.default_namespace.clone(),
+            server: config.cluster_url.to_string(),
+            client: build(requests, ANSWER_TIMEOUT)?,
+            watches: build(config, ANSWER_TIMEOUT)?,
+        })
+    }
+
+    /// A client that waits `answer` for the head of an answer and never sends a request again: for calls of functions
+    /// through the API server, where every repetition would be another call.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn patient(&self, program: &str, answer: Duration) -> Result<Client, Error> {
+        let mut config = self.complete(program).await?;
+        config.default_retry = false;
+        build(config, answer)
+    }
+
+    /// The configuration with this program's bounds and name, and the token that was asked for.
+    async fn complete(&self, program: &str) -> Result<Config, Error> {
         let mut config = self.config().await?;
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         if let Some(path) = &self.token_file {
@@ -106,45 +132,56 @@ impl Connect {
         if let Ok(agent) = HeaderValue::from_str(&agent) {
             config.headers.push((USER_AGENT, agent));
         }
-        let mut requests = config.clone();
-        requests.read_timeout = Some(READ_TIMEOUT);
-        // Else the time that a connection lay idle would count as silence.
-        requests.reset_reader_on_write = true;
-        Ok(Connection {
-            namespace: config.default_namespace.clone(),
-            server: config.cluster_url.to_string(),
-            client: build(requests)?,
-            watches: build(config)?,
-        })
+        Ok(config)
     }
 
     async fn config(&self) -> Result<Config, Error> {
         let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
-        if let Some(path) = &self.kubeconfig {
-            let wrong = |error: kube::config::KubeconfigError| Error::Kubeconfig {
-                path: path.clone(),
-                what: with_causes(&error),
-            };
-            let file = Kubeconfig::read_from(path).map_err(wrong)?;
-            return Config::from_custom_kubeconfig(file, &options).await.map_err(wrong);
-        }
-        let from_file = match Config::from_kubeconfig(&options).await {
-            Ok(config) => return Ok(config),
-            Err(error) => error,
+        let files = self.files();
+        let wrong = |path: &PathBuf, error: KubeconfigError| Error::Kubeconfig {
+            path: path.clone(),
+            what: with_causes(&error),
         };
+        let mut merged = None;
+        for path in &files {
+            let file = Kubeconfig::read_from(path).map_err(|error| wrong(path, error))?;
+            merged = Some(match merged {
+                None => file,
+                Some(before) => Kubeconfig::merge(before, file).map_err(|error| wrong(path, error))?,
+            });
+        }
+        if let (Some(file), Some(first)) = (merged, files.first()) {
+            return Config::from_custom_kubeconfig(file, &options).await.map_err(|error| wrong(first, error));
+        }
         // A context that was asked for by name must not silently become another identity.
         if self.context.is_some() {
-            return Err(Error::Nowhere(with_causes(&from_file)));
+            return Err(Error::Nowhere("there is no kubeconfig".to_owned()));
         }
         Config::incluster().map_err(|in_cluster| {
-            Error::Nowhere(format!("{}; {}", with_causes(&from_file), with_causes(&in_cluster)))
+            Error::Nowhere(format!("there is no kubeconfig; {}", with_causes(&in_cluster)))
         })
+    }
+
+    /// The kubeconfigs in force: the one that was named, else what there is of the list in KUBECONFIG, else the one of
+    /// the home folder if it is there.
+    pub fn files(&self) -> Vec<PathBuf> {
+        if let Some(path) = &self.kubeconfig {
+            return vec![path.clone()];
+        }
+        let listed: Vec<PathBuf> = std::env::var_os("KUBECONFIG")
+            .map(|list| std::env::split_paths(&list).filter(|path| !path.as_os_str().is_empty()).collect())
+            .unwrap_or_default();
+        let all = match listed.is_empty() {
+            true => std::env::home_dir().map(|home| home.join(".kube/config")).into_iter().collect(),
+            false => listed,
+        };
+        all.into_iter().filter(|path| path.exists()).collect()
     }
 }
 
-fn build(config: Config) -> Result<Client, Error> {
+fn build(config: Config, answer: Duration) -> Result<Client, Error> {
     let builder = ClientBuilder::try_from(config).map_err(|error| Error::Setup(with_causes(&error)))?;
-    Ok(builder.with_layer(&TimeoutLayer::new(ANSWER_TIMEOUT)).build())
+    Ok(builder.with_layer(&TimeoutLayer::new(answer)).build())
 }
 
 /// A token with a line end would make every request fail with words about headers.

@@ -2,12 +2,11 @@
 //! hands what it reads to a [`Subscription`](crate::dispatch::Subscription).
 
 pub mod kafka;
-pub mod kinesis;
 pub mod manager;
-pub mod nats;
 
 use crate::{
     api::{
+        command::TriggerCommand,
         cronjob_trigger, function, http_trigger,
         kind::{TriggerKind, TriggerObject},
     },
@@ -27,8 +26,10 @@ use tokio::sync::Semaphore;
 pub static KINDS: &[&dyn SourceKind] = &[&kafka::Kafka];
 /// Every trigger kind that is read and checked. One without a source in [`KINDS`] is accepted and not served: its status
 /// says so.
-pub static TRIGGERS: &[TriggerKind] =
-    &[kafka::spec::KIND, nats::spec::KIND, kinesis::spec::KIND, cronjob_trigger::KIND, http_trigger::KIND];
+pub static TRIGGERS: &[TriggerKind] = &[kafka::spec::KIND, cronjob_trigger::KIND, http_trigger::KIND];
+
+/// The command line of each trigger kind that has one.
+pub static COMMANDS: &[TriggerCommand] = &[kafka::command::COMMAND];
 
 /// Every custom resource definition of the product, Function first.
 pub fn crds() -> Vec<CustomResourceDefinition> {

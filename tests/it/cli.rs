@@ -2,12 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step of a test is a panic")]
 
-use kubeless::cli::{DevRequest, Exit, Message, Publisher, Wiring, help, run};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kubeless::{
+    api::{command::TriggerCommand, kind::TriggerKind},
+    cli::{DevRequest, Exit, Message, Publisher, Wiring, help, run},
+    sources,
+};
 use std::{
     cell::RefCell,
     ffi::OsString,
     io::Write,
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
     rc::Rc,
     sync::mpsc::{Sender, channel},
@@ -37,13 +42,20 @@ impl Publisher for Recording {
 }
 
 impl Wiring for Recorder {
+    fn triggers(&self) -> Vec<TriggerCommand> {
+        sources::COMMANDS.to_vec()
+    }
+
+    fn definitions(&self) -> Vec<CustomResourceDefinition> {
+        sources::crds()
+    }
+
     fn crds(&self) -> anyhow::Result<String> {
         anyhow::bail!("no definitions here")
     }
 
-    fn validate(&self, paths: &[PathBuf]) -> anyhow::Result<(usize, Vec<String>)> {
-        let bad = paths.iter().filter(|path| path.ends_with("bad.yaml"));
-        Ok((1, bad.map(|path| format!("{}:1: wrong", path.display())).collect()))
+    fn trigger_kinds(&self) -> Vec<TriggerKind> {
+        sources::TRIGGERS.to_vec()
     }
 
     fn publisher(&self, servers: &str) -> anyhow::Result<Box<dyn Publisher>> {
@@ -81,8 +93,8 @@ fn exit_codes() {
     assert_eq!(cli(&recorder, &["--help"]), Exit::Ok);
     assert_eq!(cli(&recorder, &["crds"]), Exit::Failed);
     assert_eq!(cli(&recorder, &["crd"]), Exit::Usage);
-    assert_eq!(cli(&recorder, &["validate", "good.yaml"]), Exit::Ok);
-    assert_eq!(cli(&recorder, &["validate", "bad.yaml"]), Exit::ProblemsFound);
+    assert_eq!(cli(&recorder, &["validate", "config/examples/flights"]), Exit::Ok);
+    assert_eq!(cli(&recorder, &["validate", "/nonexistent"]), Exit::Failed);
     assert_eq!(cli(&recorder, &["dev", "/nonexistent"]), Exit::Usage);
     assert_eq!(cli(&recorder, &["send", "t", "--broker", "b:1", "--header", "novalue"]), Exit::Usage);
     assert_eq!(cli(&recorder, &["events", "list", "--outcome", "lost"]), Exit::Usage);

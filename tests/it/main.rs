@@ -2,6 +2,7 @@
 
 mod admin;
 mod cli;
+mod cli_functions;
 mod config;
 mod crds;
 mod decode;
@@ -15,7 +16,6 @@ mod kubeless_config;
 mod lanes;
 mod manifests;
 mod register;
-mod resources;
 mod router;
 mod tidy;
 mod watch;

@@ -1,9 +1,15 @@
 //! One file for each command: its arguments and what it does. Must never print talk on standard output.
 
+pub mod check;
 pub mod child;
+pub mod completion;
 pub mod crds;
+pub mod delete;
 pub mod dev;
 pub mod events;
+pub mod function;
 pub mod send;
+pub mod server_config;
+pub mod trigger;
 pub mod validate;
 pub mod version;

@@ -4,6 +4,7 @@
 
 mod claiming;
 pub mod client;
+pub mod command;
 mod commit;
 mod consumer;
 mod context;
