@@ -123,6 +123,7 @@ fn invoker(c: &mut Criterion) {
     let target: TargetCell = Arc::new(ArcSwap::from_pointee(Target {
         function: ObjectRef::new("shop", "pay"),
         endpoints: [address].into(),
+        near: 0,
         protocol: Protocol::Http1,
         authority: "pay.shop.svc.cluster.local:8080".into(),
         call_timeout: Duration::from_secs(10),

@@ -3,30 +3,30 @@
 use crate::{
     admin::{AdminContext, AdminServer, Readiness},
     cluster::{
+        address::Reach,
         changes::Changes,
+        client::Connect,
         index::Index as _,
-        manifests::{self, Limits, Manifests},
+        manifests::folders::Folders,
+        objects::{Budgets, Cluster, Objects},
         target::{ObjectRef, TriggerRef},
+        watch::{Subject, WatchSettings, Watches},
     },
-    config::DispatcherConfig,
+    config::{DispatcherConfig, EndpointsOption},
     dispatch::Workers,
     invoker::InvokerConfig,
     ledger::journal::{Journal, JournalConfig},
-    router::{Router, RouterOptions, index::Index},
+    router::{EndpointChoice, Place, Router, RouterOptions, index::Index},
     shutdown::Shutdown,
     sources::{self, Environment, Source, SourceKind, manager::SourceManager},
     telemetry::{ProcessMetrics, Registry},
 };
 use std::{
-    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// How long a folder must be quiet before it is read again.
-const DEBOUNCE: Duration = Duration::from_millis(150);
 /// How often sources that ended are collected and failed ones tried again.
 const TICK: Duration = Duration::from_millis(500);
 /// How often the process looks whether draining sources have ended.
@@ -41,6 +41,8 @@ pub struct Daemon {
     manager: SourceManager,
     index: Index,
     router: Router,
+    objects: Objects,
+    budgets: Budgets,
 }
 
 impl Daemon {
@@ -48,10 +50,7 @@ impl Daemon {
     ///
     /// # Errors
     /// Anything that would make the process useless, before it has claimed anything.
-    pub async fn build(config: DispatcherConfig) -> Result<Self, sources::Error> {
-        if config.manifests.is_empty() {
-            return Err("no manifests: give --manifests DIR or set `manifests` in the configuration".into());
-        }
+    pub async fn build(config: DispatcherConfig, connect: &Connect) -> Result<Self, sources::Error> {
         let registry = Registry::new();
         registry.install()?;
         let admin = AdminServer::bind(config.admin.listen)
@@ -70,14 +69,11 @@ impl Daemon {
             connect_timeout: config.invoker.connect_timeout,
             idle_timeout: config.invoker.idle_timeout,
             max_response_bytes: usize::try_from(config.invoker.max_response_bytes).unwrap_or(usize::MAX),
+            reach: reach(&config),
             ..InvokerConfig::default()
         };
         let workers = Arc::new(Workers::start(config.invoker.workers, &invoker)?);
-        let (index, router) = Router::new(RouterOptions {
-            cluster_domain: config.cluster_domain.clone(),
-            timeout_margin: config.invoker.timeout_margin,
-            max_in_flight_per_function: config.invoker.max_in_flight_per_function,
-        });
+        let (index, router) = Router::new(router_options(&config));
         let environment = Environment {
             journal,
             workers,
@@ -86,17 +82,31 @@ impl Daemon {
             timeout_margin: config.invoker.timeout_margin,
         };
         let manager = SourceManager::new(opened, router.clone(), environment, config.shutdown.grace);
-        Ok(Self { config, admin, registry, readiness: Readiness::new(), manager, index, router })
+        let objects = objects(&config, connect).await?;
+        let kubernetes = &config.kubernetes;
+        let budgets =
+            Budgets { refused: kubernetes.refused_budget, unreachable: kubernetes.unreachable_budget };
+        Ok(Self {
+            config,
+            admin,
+            registry,
+            readiness: Readiness::new(),
+            manager,
+            index,
+            router,
+            objects,
+            budgets,
+        })
     }
 
     /// Runs until `shutdown`, drains, and returns once everything has ended.
     ///
     /// # Errors
-    /// A manifest folder cannot be watched.
-    pub async fn run(mut self, shutdown: Shutdown) -> Result<(), sources::Error> {
+    /// A manifest folder cannot be watched, or no way leads to a cluster.
+    pub async fn run(self, shutdown: Shutdown) -> Result<(), sources::Error> {
         let admin_address = self.admin.address();
         tracing::info!(%admin_address, version = env!("CARGO_PKG_VERSION"), "Dispatcher started");
-        let synced = self.readiness.check("manifests");
+        let synced = self.readiness.check("objects");
         let accepting = self.readiness.check("accepting");
         synced.set_failed("not read yet");
         let snapshot = self.manager.snapshot();
@@ -110,30 +120,37 @@ impl Daemon {
         let admin_stop = CancellationToken::new();
         let admin = tokio::spawn(self.admin.serve(context, admin_stop.clone()));
         let process = ProcessMetrics::new("kubeless-dispatcher");
-        let mut folders = Folders::watch(&self.config.manifests)?;
+        let mut core =
+            Core { index: self.index, manager: self.manager, objects: self.objects, budgets: self.budgets };
         let mut routes = self.router.changes();
         let mut tick = tokio::time::interval(TICK);
-        let changes = folders.read(&process).await;
-        apply(&mut self.index, &mut self.manager, changes);
-        self.manager.reconcile();
-        synced.set_ok();
+        core.read().await;
         accepting.set_ok();
-        process.cache_synced.set(1.0);
+        let mut complete = false;
         loop {
+            core.supervise();
+            process.manifest_problems.set(core.objects.problems() as f64);
+            if !complete {
+                let missing = core.objects.unsynced();
+                complete = missing.is_empty();
+                if complete {
+                    synced.set_ok();
+                    process.cache_synced.set(1.0);
+                } else {
+                    synced.set_failed(missing.join("; "));
+                }
+            }
             tokio::select! {
                 () = shutdown.draining() => break,
-                () = folders.changed() => {
-                    let changes = folders.read(&process).await;
-                    apply(&mut self.index, &mut self.manager, changes);
-                }
+                () = core.objects.changed() => core.read().await,
                 // The index lives in this task, so its sender outlives the loop.
                 _ = routes.changed() => {}
                 _ = tick.tick() => {}
             }
-            self.manager.reconcile();
         }
         accepting.set_failed("draining");
-        let drained = drain(&mut self.manager, &shutdown, self.config.shutdown.grace).await;
+        let drained = core.drain(&shutdown, self.config.shutdown.grace).await;
+        core.objects.stop().await;
         // Every source has recorded its outcomes: a call that still hangs on a worker is of no consequence.
         admin_stop.cancel();
         let _ = admin.await;
@@ -142,19 +159,93 @@ impl Daemon {
     }
 }
 
-/// True when everything ended in order; false when it was given up.
-async fn drain(manager: &mut SourceManager, shutdown: &Shutdown, grace: Duration) -> bool {
-    manager.stop_all(Instant::now() + grace);
-    while !manager.is_stopped() {
-        tokio::select! {
-            () = tokio::time::sleep(STOP_TICK) => {}
-            () = shutdown.aborting() => {
-                tracing::warn!("Stopping at once: what runs will be named in doubt by a successor");
-                return false;
-            }
+/// What the main task owns while it runs.
+struct Core {
+    index: Index,
+    manager: SourceManager,
+    objects: Objects,
+    budgets: Budgets,
+}
+
+impl Core {
+    /// Takes over what changed.
+    async fn read(&mut self) {
+        for batch in self.objects.read().await {
+            apply(&mut self.index, &mut self.manager, batch.changes);
         }
     }
-    true
+
+    /// Brings what runs to what is known.
+    fn supervise(&mut self) {
+        if self.objects.is_blind() {
+            self.index.choose_endpoints(EndpointChoice::ServiceUnseen);
+        }
+        self.manager.hold(self.objects.stale(self.budgets));
+        self.manager.reconcile();
+    }
+
+    /// True when everything ended in order; false when it was given up. Endpoints are followed to the end: a call that
+    /// was claimed must not go to a pod that is gone.
+    async fn drain(&mut self, shutdown: &Shutdown, grace: Duration) -> bool {
+        self.manager.stop_all(Instant::now() + grace);
+        while !self.manager.is_stopped() {
+            tokio::select! {
+                () = tokio::time::sleep(STOP_TICK) => {}
+                () = self.objects.changed() => self.read().await,
+                () = shutdown.aborting() => {
+                    tracing::warn!("Stopping at once: what runs will be named in doubt by a successor");
+                    return false;
+                }
+            }
+        }
+        true
+    }
+}
+
+/// Folders where some are named, else the cluster.
+async fn objects(config: &DispatcherConfig, connect: &Connect) -> Result<Objects, sources::Error> {
+    if !config.manifests.is_empty() {
+        return Ok(Objects::Folders(Folders::watch(&config.manifests, sources::TRIGGERS)?));
+    }
+    let connection = connect.open("kubeless-dispatcher").await;
+    let connection = connection.map_err(|error| format!("{error}; or name manifests: --manifests DIR"))?;
+    let options = &config.kubernetes;
+    let selector = || options.service_selector.clone();
+    let mut subjects = vec![Subject::Functions, Subject::Services(selector()), Subject::Slices(selector())];
+    subjects.extend(sources::TRIGGERS.iter().map(|kind| Subject::Triggers(*kind)));
+    let namespaces = options.functions_namespaces.clone();
+    let settings = WatchSettings { subjects, namespaces, silence: options.watch_silence };
+    tracing::info!(server = connection.server, "Objects come from the cluster");
+    Ok(Objects::Cluster(Cluster::new(Watches::start(&connection, &settings))))
+}
+
+/// Manifests of a folder may name any address; objects of a cluster only those that a Pod can have.
+fn reach(config: &DispatcherConfig) -> Reach {
+    if !config.manifests.is_empty() {
+        return Reach::anywhere();
+    }
+    let networks = config.kubernetes.forbidden_networks.iter();
+    // Checked when the configuration was read.
+    Reach::pods(networks.filter_map(|text| text.parse().ok()).collect::<Vec<_>>())
+}
+
+fn router_options(config: &DispatcherConfig) -> RouterOptions {
+    let options = &config.kubernetes;
+    let node = Some(options.node.clone()).filter(|node| !node.is_empty());
+    RouterOptions {
+        cluster_domain: config.cluster_domain.clone(),
+        timeout_margin: config.invoker.timeout_margin,
+        max_in_flight_per_function: config.invoker.max_in_flight_per_function,
+        reach: reach(config),
+        place: Place {
+            node: node.or_else(|| std::env::var("NODE_NAME").ok()).unwrap_or_default(),
+            zone: options.zone.clone(),
+        },
+        endpoints: match options.endpoints {
+            EndpointsOption::Pods => EndpointChoice::Pods,
+            EndpointsOption::Service => EndpointChoice::Service,
+        },
+    }
 }
 
 fn apply(index: &mut Index, manager: &mut SourceManager, changes: Changes) {
@@ -190,70 +281,4 @@ fn apply(index: &mut Index, manager: &mut SourceManager, changes: Changes) {
     delete(index, changes.services.delete, |i, r| {
         crate::cluster::index::Index::<k8s_openapi::api::core::v1::Service>::delete(i, r);
     });
-}
-
-/// The manifest folders of the configuration, read as one.
-struct Folders {
-    paths: Vec<PathBuf>,
-    watches: Vec<manifests::watch::Watch>,
-    signals: Vec<watch::Receiver<u64>>,
-    last: Vec<Manifests>,
-}
-
-impl Folders {
-    fn watch(paths: &[PathBuf]) -> Result<Self, sources::Error> {
-        let mut watches = Vec::new();
-        for path in paths {
-            let watch = manifests::watch::watch(path, DEBOUNCE)
-                .map_err(|e| format!("cannot watch {}: {e}", path.display()))?;
-            watches.push(watch);
-        }
-        let signals = watches.iter().map(manifests::watch::Watch::signals).collect();
-        let last = vec![Manifests::default(); paths.len()];
-        Ok(Self { paths: paths.to_owned(), watches, signals, last })
-    }
-
-    /// Resolves when any folder changed. Cancel-safe.
-    async fn changed(&mut self) {
-        debug_assert_eq!(self.watches.len(), self.signals.len());
-        let waits = self.signals.iter_mut().map(|signal| {
-            Box::pin(async move {
-                // A watch that ended signals nothing any more; the others go on.
-                if signal.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            })
-        });
-        futures_util::future::select_all(waits).await;
-    }
-
-    async fn read(&mut self, process: &ProcessMetrics) -> Changes {
-        let paths = self.paths.clone();
-        let load = |path: &Path| manifests::load(path, sources::TRIGGERS, &Limits::default());
-        let loaded =
-            tokio::task::spawn_blocking(move || paths.iter().map(|p| load(p)).collect::<Vec<_>>()).await;
-        // A panic while reading keeps what is in force.
-        let now = loaded.unwrap_or_else(|_| self.last.clone());
-        let mut problems = 0;
-        let mut before = Manifests::default();
-        let mut after = Manifests::default();
-        for (last, now) in self.last.iter_mut().zip(now) {
-            for problem in &now.problems {
-                tracing::error!(problem = %problem, "Manifest problem");
-            }
-            problems += now.problems.len() + now.more_problems;
-            let now = now.keep_last_good(last);
-            merge(&mut before, std::mem::replace(last, now.clone()));
-            merge(&mut after, now);
-        }
-        process.manifest_problems.set(problems as f64);
-        manifests::diff::diff(&before, &after)
-    }
-}
-
-fn merge(into: &mut Manifests, from: Manifests) {
-    into.functions.extend(from.functions);
-    into.triggers.extend(from.triggers);
-    into.services.extend(from.services);
-    into.slices.extend(from.slices);
 }

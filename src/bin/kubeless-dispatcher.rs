@@ -1,7 +1,7 @@
 //! The data-plane daemon. Wiring only.
 
 use clap::Parser;
-use kubeless::{config::ConfigArgs, daemon::Daemon, shutdown::Shutdown, telemetry};
+use kubeless::{cluster::client::Connect, config::ConfigArgs, daemon::Daemon, shutdown::Shutdown, telemetry};
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -12,12 +12,16 @@ const USAGE: u8 = 64;
 
 /// Consumes events and invokes functions, at most once.
 ///
+/// Objects come from the folders of --manifests, or, where none is named, from a cluster.
+///
 /// Example: kubeless-dispatcher --manifests ./manifests --state-dir ./state --admin-listen 127.0.0.1:9090
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
     #[command(flatten)]
     config: ConfigArgs,
+    #[command(flatten)]
+    connect: Connect,
 }
 
 fn main() -> ExitCode {
@@ -45,7 +49,7 @@ fn main() -> ExitCode {
     let result = runtime.block_on(async {
         let shutdown = Shutdown::new();
         let signals = tokio::spawn(shutdown.listen(Some(grace + std::time::Duration::from_secs(3)))?);
-        let daemon = Daemon::build(config).await?;
+        let daemon = Daemon::build(config, &arguments.connect).await?;
         let result = daemon.run(shutdown.clone()).await;
         shutdown.abort_now();
         let _ = signals.await;

@@ -61,8 +61,10 @@ pub enum Protocol {
 pub struct Target {
     /// The function.
     pub function: ObjectRef,
-    /// Addresses of ready pods. Empty: nothing is claimed for this function.
+    /// Addresses of ready pods, those nearby first. Empty: nothing is claimed for this function.
     pub endpoints: Arc<[SocketAddr]>,
+    /// How many of them are nearby and preferred while they work; 0 (or all): no preference.
+    pub near: usize,
     /// Framing.
     pub protocol: Protocol,
     /// Value of the `Host` header: `<function>.<namespace>.svc.<cluster domain>:<port>`.

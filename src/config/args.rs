@@ -12,7 +12,7 @@ pub struct ConfigArgs {
     /// Configuration file (TOML); config/dispatcher.toml lists every option.
     #[arg(long, value_name = "FILE", env = "KUBELESS_CONFIG")]
     pub config: Option<PathBuf>,
-    /// Folder of manifests; may be given several times. Same as --set manifests=DIR:DIR.
+    /// Folder of manifests, in place of a cluster; may be given several times. Same as --set manifests=DIR:DIR.
     #[arg(long, value_name = "DIR")]
     pub manifests: Vec<PathBuf>,
     /// Folder that may be written to. Same as --set state_dir=DIR.

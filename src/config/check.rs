@@ -1,7 +1,7 @@
 //! Ranges of options and how options depend on each other. Must never change a value: it accepts or explains.
 
 use super::{
-    model::DispatcherConfig,
+    model::{DispatcherConfig, KubernetesConfig},
     quantity::{bytes, duration},
 };
 use std::{ops::RangeInclusive, time::Duration};
@@ -17,17 +17,14 @@ pub struct Finding {
 
 const MIB: u64 = 1 << 20;
 const MS: Duration = Duration::from_millis(1);
+/// Each is watched by itself; whoever wants more wants all.
+const MAX_NAMESPACES: usize = 256;
 
 /// Everything wrong with the values of `config`.
 pub fn check(config: &DispatcherConfig) -> Vec<Finding> {
     let mut found = Findings::default();
     let hour = Duration::from_secs(3600);
     let invoker = &config.invoker;
-    found.require(
-        "manifests",
-        !config.manifests.is_empty(),
-        "no folder of manifests is named; write manifests = [\"DIR\"], KUBELESS_MANIFESTS=DIR or --manifests DIR",
-    );
     found.require(
         "state_dir",
         !config.state_dir.as_os_str().is_empty(),
@@ -53,7 +50,26 @@ pub fn check(config: &DispatcherConfig) -> Vec<Finding> {
         config.journal.max_bytes >= 2 * config.journal.segment_bytes,
         "must hold at least two segments; raise it to twice journal.segment_bytes or lower that",
     );
+    check_kubernetes(&config.kubernetes, &mut found);
     found.0
+}
+
+fn check_kubernetes(config: &KubernetesConfig, found: &mut Findings) {
+    let hour = 3_600_000 * MS;
+    found.require(
+        "kubernetes.functions_namespaces",
+        config.functions_namespaces.len() <= MAX_NAMESPACES
+            && config.functions_namespaces.iter().all(|name| is_name(name)),
+        "names at most 256 namespaces of a-z, 0-9 and `-`; an empty list means all",
+    );
+    found.require(
+        "kubernetes.forbidden_networks",
+        config.forbidden_networks.iter().all(|text| text.parse::<ipnet::IpNet>().is_ok()),
+        "holds something that is not a network; write for example [\"10.0.0.0/16\", \"fd00:1::/64\"]",
+    );
+    found.duration("kubernetes.watch_silence", config.watch_silence, &(1000 * MS..=hour));
+    found.duration("kubernetes.refused_budget", config.refused_budget, &(1000 * MS..=24 * hour));
+    found.duration("kubernetes.unreachable_budget", config.unreachable_budget, &(Duration::ZERO..=24 * hour));
 }
 
 #[derive(Default)]
@@ -93,6 +109,10 @@ impl Findings {
     fn size(&mut self, key: &'static str, value: u64, range: &RangeInclusive<u64>) {
         self.range(key, &value, range, |value| format!("\"{}\"", bytes::format(*value)));
     }
+}
+
+fn is_name(text: &str) -> bool {
+    is_domain(text) && !text.contains('.') && text.len() <= 63
 }
 
 fn is_domain(text: &str) -> bool {

@@ -10,5 +10,8 @@ pub mod quantity;
 pub use self::{
     args::ConfigArgs,
     load::{Checks, Error, Origin, Override, Problem, dump, keys, load, variable_of},
-    model::{AdminConfig, DispatcherConfig, InvokerConfig, JournalConfig, MemoryConfig, ShutdownConfig},
+    model::{
+        AdminConfig, DispatcherConfig, EndpointsOption, InvokerConfig, JournalConfig, KubernetesConfig,
+        MemoryConfig, ShutdownConfig,
+    },
 };

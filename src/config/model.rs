@@ -10,12 +10,14 @@ const MIB: u64 = 1 << 20;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DispatcherConfig {
-    /// Folders (or files) of manifests: Functions, triggers, Services, EndpointSlices. At least one.
+    /// Folders (or files) of manifests: Functions, triggers, Services, EndpointSlices. None: objects come from a cluster.
     pub manifests: Vec<PathBuf>,
     /// Folder that the dispatcher may write to: the journal lives here.
     pub state_dir: PathBuf,
     /// DNS suffix of Services.
     pub cluster_domain: String,
+    /// The cluster that objects are read from, where no manifests are named.
+    pub kubernetes: KubernetesConfig,
     /// Address of /metrics, /livez, /readyz and /debug.
     pub admin: AdminConfig,
     /// The local record of outcomes.
@@ -36,12 +38,67 @@ impl Default for DispatcherConfig {
             manifests: Vec::new(),
             state_dir: PathBuf::from("/var/lib/kubeless"),
             cluster_domain: "cluster.local".to_owned(),
+            kubernetes: KubernetesConfig::default(),
             admin: AdminConfig::default(),
             journal: JournalConfig::default(),
             invoker: InvokerConfig::default(),
             memory: MemoryConfig::default(),
             shutdown: ShutdownConfig::default(),
             sources: BTreeMap::new(),
+        }
+    }
+}
+
+/// Which addresses of a function are called.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndpointsOption {
+    /// Its ready pods.
+    #[default]
+    Pods,
+    /// Its Service's own address.
+    Service,
+}
+
+/// Section `kubernetes`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KubernetesConfig {
+    /// Namespaces whose objects are served; empty: all.
+    pub functions_namespaces: Vec<String>,
+    /// Label selector of functions' Services and EndpointSlices; empty: all of them.
+    pub service_selector: String,
+    /// Which addresses of a function are called.
+    pub endpoints: EndpointsOption,
+    /// Node that this process runs on; empty: `NODE_NAME`, if that is set.
+    pub node: String,
+    /// Topology zone of that node; empty: unknown.
+    pub zone: String,
+    /// Networks in which no function may be.
+    pub forbidden_networks: Vec<String>,
+    /// A watch on which nothing is heard for so long is begun again.
+    #[serde(with = "duration")]
+    pub watch_silence: Duration,
+    /// The API server has refused to tell of triggers for so long: nothing more is claimed for them.
+    #[serde(with = "duration")]
+    pub refused_budget: Duration,
+    /// The same for an API server that does not answer; zero: however long.
+    #[serde(with = "duration")]
+    pub unreachable_budget: Duration,
+}
+
+impl Default for KubernetesConfig {
+    fn default() -> Self {
+        Self {
+            functions_namespaces: Vec::new(),
+            service_selector: "created-by=kubeless".to_owned(),
+            endpoints: EndpointsOption::default(),
+            node: String::new(),
+            zone: String::new(),
+            forbidden_networks: Vec::new(),
+            watch_silence: Duration::from_secs(90),
+            refused_budget: Duration::from_secs(300),
+            unreachable_budget: Duration::ZERO,
         }
     }
 }

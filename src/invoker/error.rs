@@ -13,6 +13,8 @@ pub enum Reason {
     Authority,
     /// The connection was refused or is unroutable.
     Connect,
+    /// The address is none that a function may have.
+    Forbidden,
     /// No connection within the connect timeout.
     ConnectTimeout,
     /// The start lease ran out before the first byte.
@@ -45,10 +47,11 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for metrics registered ahead and for documentation.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::NoEndpoint,
         Self::Authority,
         Self::Connect,
+        Self::Forbidden,
         Self::ConnectTimeout,
         Self::StartDeadline,
         Self::Timeout,
@@ -71,6 +74,7 @@ impl Reason {
             Self::NoEndpoint => "no endpoint",
             Self::Authority => "authority",
             Self::Connect => "connect",
+            Self::Forbidden => "forbidden address",
             Self::ConnectTimeout => "connect timeout",
             Self::StartDeadline => "start deadline",
             Self::Timeout => "timeout",
@@ -123,6 +127,9 @@ pub enum Error {
     /// No connection.
     #[error("cannot connect to the function")]
     Connect(#[source] io::Error),
+    /// An address that no function may have.
+    #[error("the function's address may not be called: loopback, link-local, metadata or forbidden")]
+    Forbidden,
     /// No connection in time.
     #[error("cannot connect to the function in time")]
     ConnectTimeout,
@@ -157,6 +164,7 @@ impl Error {
             Self::NoEndpoint => Reason::NoEndpoint,
             Self::Authority => Reason::Authority,
             Self::Connect(_) => Reason::Connect,
+            Self::Forbidden => Reason::Forbidden,
             Self::ConnectTimeout => Reason::ConnectTimeout,
             Self::StartDeadline => Reason::StartDeadline,
             Self::Exchange { reason, .. } => *reason,

@@ -14,7 +14,10 @@ pub use error::{Error, Reason};
 use crate::{
     claims::{Claimed, lease::StartLease},
     clock,
-    cluster::target::{Protocol, TargetCell},
+    cluster::{
+        address::Reach,
+        target::{Protocol, TargetCell},
+    },
     event::{Event, headers::HeaderTemplate},
     ledger::Outcome,
     testkit,
@@ -45,6 +48,8 @@ pub struct InvokerConfig {
     pub max_response_head_bytes: usize,
     /// First and longest pause between attempts that provably sent nothing. Defaults 5 ms and 500 ms.
     pub retry_pause: (Duration, Duration),
+    /// Addresses that may be called. Default: any.
+    pub reach: Reach,
 }
 
 impl Default for InvokerConfig {
@@ -55,6 +60,7 @@ impl Default for InvokerConfig {
             max_response_bytes: 64 * 1024,
             max_response_head_bytes: 64 * 1024,
             retry_pause: (Duration::from_millis(5), Duration::from_millis(500)),
+            reach: Reach::anywhere(),
         }
     }
 }
@@ -242,8 +248,9 @@ impl Invoker {
         }
         let target = call.target.load_full();
         let not_again = (run.attempts > 0).then_some(run.address);
-        run.address = choose::choose(&target.endpoints, not_again, |address| self.pool.load(address))
-            .ok_or(Error::NoEndpoint)?;
+        run.address =
+            choose::choose(&target.endpoints, target.near, not_again, |address| self.pool.load(address))
+                .ok_or(Error::NoEndpoint)?;
         if run.attempts > 0 {
             self.stats.retried.set(self.stats.retried.get() + 1);
         }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    RouterOptions, Shared, endpoints,
+    EndpointChoice, RouterOptions, Shared, endpoints,
     table::{Route, SubscriptionKey},
 };
 use crate::{
@@ -76,6 +76,17 @@ impl Index {
             dirty: BTreeSet::new(),
             retargeted: false,
         }
+    }
+
+    /// Chooses addresses in another way from now on.
+    pub fn choose_endpoints(&mut self, choice: EndpointChoice) {
+        if self.options.endpoints == choice {
+            return;
+        }
+        self.options.endpoints = choice;
+        let all: Vec<ObjectRef> = self.functions.keys().cloned().collect();
+        all.iter().for_each(|function| self.retarget(function));
+        self.publish();
     }
 
     /// Publishes what changed since the last time; wakes readers only if something did.

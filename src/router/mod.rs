@@ -7,7 +7,7 @@ pub mod table;
 
 use std::{sync::Arc, time::Duration};
 
-use crate::cluster::target::TriggerRef;
+use crate::cluster::{address::Reach, target::TriggerRef};
 use table::{Route, RouteTable, SubscriptionKey};
 
 /// What the router needs to know beside the objects.
@@ -19,6 +19,33 @@ pub struct RouterOptions {
     pub timeout_margin: Duration,
     /// Calls of one function at once, over all subscriptions of this process. Default 1024.
     pub max_in_flight_per_function: usize,
+    /// Addresses that functions may have. Default: any.
+    pub reach: Reach,
+    /// Where this process runs, to prefer endpoints nearby. Default: unknown.
+    pub place: Place,
+    /// Which addresses of a function are called. Default: its ready pods.
+    pub endpoints: EndpointChoice,
+}
+
+/// Where something runs; what is unknown is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Name of the node.
+    pub node: String,
+    /// Topology zone of the node.
+    pub zone: String,
+}
+
+/// Which addresses of a function are called.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EndpointChoice {
+    /// Its ready pods.
+    #[default]
+    Pods,
+    /// Its Service's own address while a pod is ready: for meshes that route by Service.
+    Service,
+    /// Its Service's own address, ready or not: EndpointSlices cannot be seen.
+    ServiceUnseen,
 }
 
 impl Default for RouterOptions {
@@ -27,6 +54,9 @@ impl Default for RouterOptions {
             cluster_domain: "cluster.local".to_owned(),
             timeout_margin: Duration::from_secs(5),
             max_in_flight_per_function: 1024,
+            reach: Reach::anywhere(),
+            place: Place::default(),
+            endpoints: EndpointChoice::default(),
         }
     }
 }

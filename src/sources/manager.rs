@@ -4,11 +4,14 @@
 use super::{Environment, Exit, Order, Running, Source, SourceKind};
 use crate::{
     api::kind::{ServedBy, TriggerObject},
-    cluster::target::{ObjectRef, TriggerRef},
+    cluster::{
+        objects::Stale,
+        target::{ObjectRef, TriggerRef},
+    },
     dispatch::{Route, Router, Settings, SubscriptionKey},
 };
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -42,6 +45,7 @@ pub struct SourceManager {
     entries: HashMap<SubscriptionKey, Entry>,
     failures: HashMap<SubscriptionKey, Failure>,
     drain: Duration,
+    held: Vec<Stale>,
     snapshot: Arc<Mutex<serde_json::Value>>,
 }
 
@@ -63,6 +67,7 @@ impl SourceManager {
             entries: HashMap::new(),
             failures: HashMap::new(),
             drain,
+            held: Vec::new(),
             snapshot: Arc::default(),
         }
     }
@@ -91,6 +96,27 @@ impl SourceManager {
         self.triggers.remove(trigger);
     }
 
+    /// Claims nothing for these triggers until they are left out again: what is known of them is too old to act on. Takes
+    /// effect with the next [`SourceManager::reconcile`].
+    pub fn hold(&mut self, held: Vec<Stale>) {
+        for stale in held.iter().filter(|stale| !self.held.iter().any(|old| old.concerns_same(stale))) {
+            let (kind, why) = (stale.kind, &stale.why);
+            tracing::error!(
+                kind,
+                why,
+                "Claiming stopped for these triggers: what is known of them is too old"
+            );
+        }
+        for old in self.held.iter().filter(|old| !held.iter().any(|stale| stale.concerns_same(old))) {
+            tracing::info!(kind = old.kind, "Claiming goes on");
+        }
+        self.held = held;
+    }
+
+    fn held(&self, trigger: &TriggerRef) -> Option<&Stale> {
+        self.held.iter().find(|stale| stale.covers(trigger))
+    }
+
     /// A page for people: every subscription and how it is.
     pub fn snapshot(&self) -> Arc<Mutex<serde_json::Value>> {
         Arc::clone(&self.snapshot)
@@ -101,6 +127,7 @@ impl SourceManager {
     pub fn reconcile(&mut self) {
         self.collect_ended();
         let desired = self.desired();
+        let held = &self.held;
         for (key, entry) in &mut self.entries {
             let wanted = desired.get(key);
             let restart = wanted.is_some_and(|(t, _)| {
@@ -111,16 +138,17 @@ impl SourceManager {
             } else if let Some((trigger, _)) = wanted
                 && !entry.stopping
             {
-                entry
-                    .running
-                    .subscription
-                    .update(Settings::of(&trigger.core, self.environment.timeout_margin));
+                let mut settings = Settings::of(&trigger.core, self.environment.timeout_margin);
+                settings.paused |= held.iter().any(|stale| stale.covers(&key.trigger));
+                entry.running.subscription.update(settings);
             }
         }
         self.failures.retain(|key, _| desired.contains_key(key));
-        self.permits.retain(|function, _| desired.keys().any(|key| key.function == *function));
+        let functions: HashSet<&ObjectRef> = desired.keys().map(|key| &key.function).collect();
+        self.permits.retain(|function, _| functions.contains(function));
         for (key, (trigger, route)) in desired {
-            if !self.entries.contains_key(&key) {
+            // One that may claim nothing need not begin either.
+            if !self.entries.contains_key(&key) && self.held(&key.trigger).is_none() {
                 self.start(key, &trigger, &route);
             }
         }
@@ -212,6 +240,7 @@ impl SourceManager {
                 "kind": key.trigger.kind, "trigger": key.trigger.object.to_string(), "function": key.function.to_string(),
                 "claiming": subscription.may_claim(), "stopping": entry.stopping, "status": status,
                 "in_flight": conservation.in_flight(), "residual": conservation.residual(),
+                "held": self.held(&key.trigger).map(|stale| &stale.why),
             }));
         }
         // A failure is remembered for the next pause while its successor runs; the page tells how it is now.

@@ -130,8 +130,16 @@ fn a_value_out_of_range_names_where_it_was_written_and_the_range() {
 
 #[test]
 fn all_problems_are_told_at_once() {
-    let text = error("[invoker]\nworkers = 0\n[journal]\nmax_bytes = '1MiB'\n", &[], &[]);
-    for part in ["manifests: no folder", "invoker.workers", ":4: journal.max_bytes: must hold at least two"] {
+    let text = error(
+        "[invoker]\nworkers = 0\n[journal]\nmax_bytes = '1MiB'\n[kubernetes]\nforbidden_networks = ['x']\n",
+        &[],
+        &[],
+    );
+    for part in [
+        "kubernetes.forbidden_networks: holds something",
+        "invoker.workers",
+        ":4: journal.max_bytes: must hold at least two",
+    ] {
         assert!(text.contains(part), "{part} missing in {text}");
     }
 }
@@ -145,7 +153,8 @@ fn a_file_that_cannot_be_read_is_named() {
 
 #[test]
 fn what_is_only_shown_need_not_be_complete() {
-    let shown = load(None, |_| None, Vec::new(), Checks::Types).unwrap();
-    assert_eq!(shown, DispatcherConfig::default());
-    assert!(load(None, |_| None, Vec::new(), Checks::All).is_err());
+    let nothing = |name: &str| (name == "KUBELESS_STATE_DIR").then(String::new);
+    let shown = load(None, nothing, Vec::new(), Checks::Types).unwrap();
+    assert_eq!(shown.kubernetes, DispatcherConfig::default().kubernetes);
+    assert!(load(None, nothing, Vec::new(), Checks::All).is_err());
 }

@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a failed step of a test is a panic")]
 
 use kubeless::{
-    cluster::manifests::{self, Limits, Manifests},
+    cluster::{
+        access,
+        manifests::{self, Limits, Manifests},
+    },
     invoker::Reason,
     ledger::Outcome,
     sources::{
@@ -117,6 +120,23 @@ fn metrics_page_is_fresh() {
     }
     let stored = fs::read_to_string(&path).unwrap_or_default();
     assert!(stored == page, "docs/metrics.md is stale: run UPDATE=1 cargo test --test it docs");
+}
+
+#[test]
+fn the_rights_of_the_dispatcher_are_told() {
+    let path = root().join("docs/kubernetes.md");
+    let page = fs::read_to_string(&path).unwrap();
+    let (begin, end) = ("it docs -->\n", "<!-- end of rules -->");
+    let (from, to) = (page.find(begin).unwrap() + begin.len(), page.find(end).unwrap());
+    let table = access::to_markdown(&access::dispatcher(TRIGGERS));
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, format!("{}{table}{}", &page[..from], &page[to..])).unwrap();
+    } else {
+        assert!(
+            page[from..to] == table,
+            "docs/kubernetes.md is stale: run UPDATE=1 cargo test --test it docs"
+        );
+    }
 }
 
 #[test]

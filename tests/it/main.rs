@@ -7,6 +7,7 @@ mod config;
 mod crds;
 mod decode;
 mod docs;
+mod endpoints;
 mod filter;
 mod fuzz_bodies;
 mod headers;

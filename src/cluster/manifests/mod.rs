@@ -3,6 +3,7 @@
 
 pub mod diff;
 pub mod documents;
+pub mod folders;
 pub mod walk;
 pub mod watch;
 pub mod yaml;

@@ -71,6 +71,7 @@ struct State {
     /// Boot clock of the last word from the server.
     heard_ms: u64,
     synced: bool,
+    faulty: usize,
 }
 
 /// The state of one watch. Clones are the same.
@@ -116,6 +117,7 @@ impl Health {
     pub(super) fn count(&self, objects: usize, faulty: usize) {
         self.metrics.objects.set(objects as f64);
         self.metrics.faulty.set(faulty as f64);
+        self.lock().faulty = faulty;
     }
 
     /// The watch ended. Returns whether this is news for people.
@@ -151,6 +153,11 @@ impl Health {
     /// Whether its first list was complete at some time: what it knows may be old, but it is whole.
     pub fn is_synced(&self) -> bool {
         self.lock().synced
+    }
+
+    /// Objects that are skipped because they fail their checks.
+    pub fn faulty(&self) -> usize {
+        self.lock().faulty
     }
 
     /// How long nothing was heard.

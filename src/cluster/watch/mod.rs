@@ -68,6 +68,11 @@ impl Watches {
         self.batches.recv().await
     }
 
+    /// A batch that waits already.
+    pub fn try_next(&mut self) -> Option<Batch> {
+        self.batches.try_recv().ok()
+    }
+
     /// How each watch is.
     pub fn health(&self) -> &[Health] {
         &self.health

@@ -5,7 +5,10 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use kubeless::{
     claims::lease::StartLease,
-    cluster::target::{Protocol::Http1, Target},
+    cluster::{
+        address::Reach,
+        target::{Protocol::Http1, Target},
+    },
     invoker::{Invoker, InvokerConfig},
     ledger::Outcome,
 };
@@ -239,6 +242,18 @@ fn ten_thousand_calls_of_sixteen_at_a_time_use_sixteen_connections() {
         assert_eq!(seen.requests(), 10_000);
         assert!(seen.connections.get() <= 16, "{}", seen.connections.get());
         assert_eq!(invoker.stats().reused + invoker.stats().opened, 10_000);
+    });
+}
+
+#[test]
+fn an_address_that_no_function_may_have_is_not_connected_to() {
+    run(async {
+        let (address, seen) = function(|_, stream, seen| always(OK, stream, seen)).await;
+        let guarded = InvokerConfig { reach: Reach::pods([]), ..InvokerConfig::default() };
+        let settled = Invoker::new(guarded).invoke(call("1", &target(&[address], Http1, SHORT))).await;
+        assert_eq!(settled.outcome, Outcome::Unreachable);
+        assert_eq!(settled.reason, Some("forbidden address"));
+        assert_eq!(seen.connections.get(), 0);
     });
 }
 

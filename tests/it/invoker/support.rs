@@ -52,6 +52,7 @@ pub(super) fn target(endpoints: &[SocketAddr], protocol: Protocol, call_timeout:
     Arc::new(ArcSwap::from_pointee(Target {
         function: ObjectRef::new("shop", "pay"),
         endpoints: endpoints.into(),
+        near: 0,
         protocol,
         authority: "pay.shop.svc.cluster.local:8080".into(),
         call_timeout,

@@ -4,11 +4,21 @@
 use std::{
     collections::HashSet,
     fs,
-    net::{Ipv4Addr, TcpListener},
+    net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket},
     sync::{LazyLock, Mutex},
 };
 
 static GIVEN: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
+
+/// An address of this machine that is not the loopback. Nothing is sent to find it.
+pub fn own_address() -> Ipv4Addr {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a socket");
+    socket.connect(("192.0.2.1", 9)).expect("this machine has a route to somewhere");
+    match socket.local_addr().expect("it is bound").ip() {
+        IpAddr::V4(ip) => ip,
+        IpAddr::V6(_) => unreachable!("an IPv4 socket"),
+    }
+}
 
 /// A port below the ephemeral range that nothing listens on, never given twice by this process.
 pub fn free_port() -> u16 {

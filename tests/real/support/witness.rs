@@ -96,6 +96,11 @@ pub struct Witness {
 impl Witness {
     /// Serves on a free port of the loopback address, on a thread of its own, answering 200.
     pub fn start() -> Self {
+        Self::start_on(Ipv4Addr::LOCALHOST)
+    }
+
+    /// The same on another address of this machine: an API server takes no loopback address for an endpoint.
+    pub fn start_on(address: Ipv4Addr) -> Self {
         let shared = Arc::new(Shared {
             log: Mutex::default(),
             news: Condvar::new(),
@@ -103,7 +108,7 @@ impl Witness {
             keep: false.into(),
         });
         // Below the ephemeral range, so that nobody takes the port while it refuses.
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, super::ports::free_port()));
+        let address = SocketAddr::from((address, super::ports::free_port()));
         let (door, orders) = watch::channel(Door::Open);
         let (opening, opened) = std::sync::mpsc::channel();
         let served = shared.clone();

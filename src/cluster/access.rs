@@ -1,0 +1,59 @@
+//! What the dispatcher asks of an API server: every verb on every resource, the list that roles are written from. Must
+//! never leave out a request that the code makes, nor hold one that it does not.
+
+use super::watch::Subject;
+use crate::api::kind::TriggerKind;
+
+/// Some verbs on some resources of one API group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// API group; the core group is empty.
+    pub group: &'static str,
+    /// Resources (and subresources) of it.
+    pub resources: Vec<String>,
+    /// Verbs.
+    pub verbs: &'static [&'static str],
+    /// What for, and what happens without.
+    pub purpose: &'static str,
+}
+
+/// Everything that the dispatcher may ask, in a Role of each namespace that it serves or in one ClusterRole.
+pub fn dispatcher(kinds: &[TriggerKind]) -> Vec<Rule> {
+    let triggers: Vec<String> = kinds.iter().map(|kind| Subject::Triggers(*kind).resource().plural).collect();
+    let mut ours = triggers;
+    ours.insert(0, "functions".to_owned());
+    let rule = |group, resources: Vec<String>, verbs, purpose| Rule { group, resources, verbs, purpose };
+    vec![
+        rule(
+            "kubeless.io",
+            ours,
+            &["list", "watch"],
+            "what to serve; without it the dispatcher is not ready",
+        ),
+        rule("", vec!["services".to_owned()], &["list", "watch"], "ports and framing of functions"),
+        rule(
+            "discovery.k8s.io",
+            vec!["endpointslices".to_owned()],
+            &["list", "watch"],
+            "ready pods of functions; if it is refused, their Services' own addresses are called",
+        ),
+    ]
+}
+
+/// The list as a table of a document.
+pub fn to_markdown(rules: &[Rule]) -> String {
+    let mut table = String::from("| API group | resources | verbs | what for |\n|---|---|---|---|\n");
+    for rule in rules {
+        let words =
+            |words: &[&str]| words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
+        let group = if rule.group.is_empty() { "(core)" } else { rule.group };
+        let resources: Vec<&str> = rule.resources.iter().map(String::as_str).collect();
+        table.push_str(&format!(
+            "| {group} | {} | {} | {} |\n",
+            words(&resources),
+            words(rule.verbs),
+            rule.purpose
+        ));
+    }
+    table
+}
