@@ -6,7 +6,7 @@ TESTKIT := --features testkit
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build fmt check python node images real faults test cluster cluster-down campaign bench demo fuzz crds deny clean
+.PHONY: help setup build fmt check python node alerts images real faults test cluster cluster-down campaign bench demo fuzz crds deny clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ node: ## contract tests of the Node runtime (usually 2 minutes)
 	@scripts/setup.sh node
 	@bash deploy/runtimes/nodejs/test.sh
 
+alerts: ## the alert rules and their tests, with promtool (seconds)
+	@scripts/alerts.sh
+
 real: setup ## the product against a real Apache Kafka and a real Kubernetes
 	@echo "tests/real: real Kafka brokers and Kubernetes API servers (usually 1 to 5 minutes) …"
 	cargo test $(TESTKIT) --test real
@@ -44,7 +47,7 @@ faults: setup ## crashes and outages with real Kafka, judged by an outside witne
 	@echo "tests/faults: kill -9, rebalances, broken functions (usually 5 to 12 minutes) …"
 	cargo test $(TESTKIT) --test faults -- --test-threads=1
 
-test: setup check python node real faults deny ## everything (cold: under 60 minutes, warm: under 20)
+test: setup check python node alerts real faults deny ## everything (cold: under 60 minutes, warm: under 20)
 	@echo "test: everything passed"
 
 cluster: ## a Kubernetes with Pods on this machine, for trying things (root; usually 10 s; eval the line it prints)

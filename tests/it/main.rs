@@ -16,6 +16,7 @@ mod journal;
 mod kubeless_config;
 mod lanes;
 mod manifests;
+mod monitoring;
 mod register;
 mod router;
 mod tidy;
