@@ -5,7 +5,7 @@
 # every other one and takes the mounts, interfaces and iptables rules with it. Outside there is one link with its route,
 # one folder in each cgroup hierarchy, and the cluster's folder. Must never change a setting of the machine itself.
 #
-#   scripts/cluster.sh up                  start; prints `export KUBECONFIG=…` (usually 15 s; a healthy one is left as it is)
+#   scripts/cluster.sh up                  start; prints `export KUBECONFIG=…` (usually 10 s; a healthy one is left as it is)
 #   scripts/cluster.sh down                end and remove everything
 #   scripts/cluster.sh status              what runs; fails if anything is missing
 #   scripts/cluster.sh kill PART           SIGKILL to one part; returns when it is gone
@@ -237,7 +237,7 @@ up() {
         return
     fi
     [ ! -e "$dir" ] || { say "what is left in $dir of an earlier cluster is removed first" && down; }
-    say "starting Kubernetes in $dir (usually 15 s) …"
+    say "starting Kubernetes in $dir (usually 10 s) …"
     make_namespaces
     make_link
     name=$(cat "$dir/name") net=$(cat "$dir/net")
@@ -267,15 +267,25 @@ no_cgroup() { # $1: name
     done
 }
 
-no_init() { [ -z "$(init_pid)" ]; }
+# By name of the folder, so that a start that was broken off before it noted anything is found too.
+namespace_pids() {
+    local file program
+    for file in $(grep -lzxF -- "$dir" /proc/[0-9]*/cmdline 2>/dev/null); do
+        program=$(tr '\0' '\n' <"$file" 2>/dev/null | head -n 1)
+        case ${program##*/} in
+        unshare | pause) basename "$(dirname "$file")" ;;
+        esac
+    done
+}
+
+no_namespaces() { [ -z "$(namespace_pids)" ]; }
 
 down() {
     local pid name
-    if pid=$(init_pid); then
-        kill -KILL "$pid"
-        wait_for "the end of the cluster's first process" no_init
-    fi
+    for pid in $(namespace_pids); do kill -KILL "$pid" 2>/dev/null || true; done
+    wait_for "the end of the cluster's first process" no_namespaces
     if name=$(cat "$dir/name" 2>/dev/null); then
+        # The kernel removes it with the namespace, but takes its time.
         ip link del "$name" 2>/dev/null || true
         wait_for "the end of every process in the cgroups" no_cgroup "$name"
     fi

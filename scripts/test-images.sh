@@ -7,7 +7,7 @@
 #   scripts/test-images.sh python | nodejs      a runtime for functions, from deploy/runtimes (usually 1 to 2 minutes, once)
 #   scripts/test-images.sh product DIR          the programs in DIR, from deploy/docker (usually half a minute)
 #   scripts/test-images.sh folder DIR NAME      the Dockerfile in DIR, which names debian:bookworm-slim, as image NAME
-#   scripts/test-images.sh base                 only the base (usually a minute, once)
+#   scripts/test-images.sh base                 only the base, which is kept for the others (usually a minute, once)
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -51,43 +51,50 @@ EOF
     trap 'rm -f -- "$cache"/.new-$$*' EXIT
 }
 
-base_archive() { echo "$cache/base-$(printf '%s\n' "${recipe[@]}" | sum).tar"; }
+# How this machine reaches packages is part of the base, so that it holds in builds and for what Pods install: the bundle
+# with the machine's own authority, pip's settings.
+machine_files() {
+    local file
+    for file in "${SSL_CERT_FILE:-}" /etc/pip.conf; do [ ! -f "$file" ] || echo "$file"; done
+}
+
+base_sum() {
+    local files
+    mapfile -t files < <(machine_files)
+    { printf '%s\n' "${recipe[@]}" && sha256sum -- "${files[@]}" /dev/null; } | sum
+}
 
 make_base() {
-    local archive container
-    archive=$(base_archive)
+    local archive container made=$cache/storage.base
+    archive=$cache/base-$(printf '%s\n' "${recipe[@]}" | sum).tar
     if [ ! -e "$archive" ]; then
         say "putting $base together from Debian's packages (usually a minute, once) …"
         mmdebstrap --quiet "${recipe[@]}" "$cache/.new-$$" >&2
         mv "$cache/.new-$$" "$archive"
-        buildah rmi "$base" >/dev/null 2>&1 || true
     fi
-    buildah images --quiet "$base" >/dev/null 2>&1 && return
+    [ "$(cat "$made" 2>/dev/null)" != "$(base_sum)" ] || return 0
     container=$(buildah from scratch)
     buildah add --quiet "$container" "$archive" / >/dev/null
+    if [ -n "${SSL_CERT_FILE:-}" ]; then
+        buildah copy --quiet "$container" "$SSL_CERT_FILE" /etc/ssl/certs/ca-certificates.crt >/dev/null
+        # Node has authorities of its own, unless told.
+        buildah config --env NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt "$container"
+    fi
+    [ ! -e /etc/pip.conf ] || buildah copy --quiet "$container" /etc/pip.conf /etc/pip.conf >/dev/null
     buildah config --cmd bash "$container"
     buildah commit --quiet --rm "$container" "$base" >/dev/null
-}
-
-# How this machine reaches packages holds while an image is built, and stays out of the image.
-machine_options() {
-    local options=(--network host --pull-never) bundle=${SSL_CERT_FILE:-}
-    [ -z "$bundle" ] || options+=(-v "$bundle:/etc/ssl/certs/ca-certificates.crt:ro")
-    [ ! -e /etc/pip.conf ] || options+=(-v /etc/pip.conf:/etc/pip.conf:ro)
-    [ ! -e "$HOME/.npmrc" ] || options+=(-v "$HOME/.npmrc:/root/.npmrc:ro")
-    printf '%s\n' "${options[@]}"
+    base_sum >"$made"
 }
 
 image() { # $1: image, $2: sum of its contents, $3…: a command that builds it, to be followed by builder options
-    local name=$1 archive options begun=$SECONDS
-    archive=$cache/$(basename "${1%%:*}")-$(echo "$1 $2 $(base_archive)" | sum).tar
+    local name=$1 archive begun=$SECONDS
+    archive=$cache/$(basename "${1%%:*}")-$(echo "$1 $2 $(base_sum)" | sum).tar
     shift 2
     if [ ! -e "$archive" ]; then
         prepare
         make_base
-        mapfile -t options < <(machine_options)
         say "building $name …"
-        "$@" "${options[@]}" >"$archive.log" 2>&1 || fail "$(tail -n 40 "$archive.log")"
+        "$@" --network host --pull-never >"$archive.log" 2>&1 || fail "$(tail -n 40 "$archive.log")"
         buildah push --quiet "$name" "docker-archive:$cache/.new-$$:$name" >/dev/null
         buildah rmi "$name" >/dev/null
         # Archives of earlier contents are of no more use.
@@ -121,7 +128,6 @@ folder)
 base)
     prepare
     make_base
-    base_archive
     ;;
 *)
     sed -n '2,10s/^# \{0,1\}//p' "$0" >&2

@@ -2,7 +2,7 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::{CustomResource, CustomResourceExt};
+use kube::{CustomResource, CustomResourceExt, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -12,18 +12,20 @@ use super::{
     checker::Checker,
     filter::FilterSpec,
     kind::{ServedBy, TriggerKind, TriggerObject},
+    schedule,
     trigger::{DedupSpec, DeliverySpec, Functions, Ordering, SharedGroups, TriggerCore},
 };
 
 /// The registration of this kind.
-pub const KIND: TriggerKind = TriggerKind { kind: "CronJobTrigger", crd, decode };
+pub const KIND: TriggerKind =
+    TriggerKind { kind: "CronJobTrigger", finalizer: "kubeless.io/cronjobtrigger", crd, decode };
 /// What calls the function when `executor` says nothing: as in Kubeless.
 pub const DEFAULT_EXECUTOR: Executor = Executor::CronJob;
 /// Missed times that `catchUp: All` makes up for when `catchUpLimit` says nothing.
 pub const DEFAULT_CATCH_UP_LIMIT: u32 = 10;
 
 /// Calls of one function by the clock.
-#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "kubeless.io",
     version = "v1beta1",
@@ -47,9 +49,22 @@ pub const DEFAULT_CATCH_UP_LIMIT: u32 = 10;
     printcolumn = r#"{"name": "Suspend", "type": "boolean", "jsonPath": ".spec.suspend", "priority": 1}"#,
     printcolumn = r#"{"name": "Paused", "type": "boolean", "jsonPath": ".spec.paused", "priority": 1}"#
 )]
+#[x_kube(
+    validation = (
+        "!has(self.catchUpLimit) || self.catchUp == 'All'",
+        "catchUpLimit only goes with catchUp: All"
+    ),
+    validation = (
+        "self.catchUp == 'None' || (has(self.executor) && self.executor == 'Dispatcher')",
+        "a CronJob does not make up for missed times as it is told: write executor: Dispatcher"
+    ),
+    validation = ("!has(self.delivery.deadLetter)", "a scheduled call has no topic beside it: remove delivery.deadLetter"),
+    validation = ("!has(self.dedup.key)", "a scheduled call is identified by its instant: remove dedup.key")
+)]
 #[serde(rename_all = "camelCase")]
 pub struct CronJobTriggerSpec {
-    /// Minute, hour, day of month, month, day of week; or `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`.
+    /// Minute, hour, day of month, month, day of week; or `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`, or, for
+    /// `executor: CronJob`, `@every <duration>`.
     #[schemars(length(min = 1, max = 256))]
     pub schedule: String,
     /// Function of the same namespace that is called.
@@ -222,12 +237,19 @@ impl CronJobTrigger {
         let mut violations = Vec::new();
         let spec = &self.spec;
         let mut say = |path: &str, what: &str, fix: &str| violations.push(Violation::new(path, what, fix));
-        if spec.schedule.trim().is_empty() {
+        if let Err(error) = schedule::check(&spec.schedule) {
+            say("/spec/schedule", &error.to_string(), schedule::FIX);
+        } else if self.executor() == Executor::Dispatcher && schedule::is_interval(&spec.schedule) {
+            let what = "@every counts from the start of a process, which names no instant to claim";
             say(
                 "/spec/schedule",
-                "the schedule is empty",
-                "write for example \"*/5 * * * *\" or \"@hourly\"",
+                what,
+                "write five fields, for example \"*/5 * * * *\", or executor: CronJob",
             );
+        }
+        if let Some(zone) = spec.time_zone.as_deref().filter(|zone| !schedule::is_zone(zone)) {
+            let what = format!("{zone:?} is not a time zone");
+            say("/spec/timeZone", &what, "write its IANA name, for example Europe/Berlin or Etc/UTC");
         }
         if spec.catch_up_limit.is_some() && spec.catch_up != CatchUp::All {
             say(

@@ -4,7 +4,7 @@
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::ServiceSpec};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::{CustomResource, CustomResourceExt};
+use kube::{CustomResource, CustomResourceExt, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
@@ -25,11 +25,13 @@ pub const MAX_TIMEOUT: Duration = Duration::from_secs(86_400);
 pub const DEFAULT_PORT: u16 = 8080;
 /// Name of that port; the `http-` prefix is for service meshes.
 pub const DEFAULT_PORT_NAME: &str = "http-function-port";
+/// Finalizer that Kubeless put on functions: taken away, else they could not be deleted.
+pub const FINALIZER: &str = "kubeless.io/function";
 /// `appProtocol` of HTTP/2 with prior knowledge.
 pub const H2C: &str = "kubernetes.io/h2c";
 
 /// Code that runs as a workload and is called over HTTP.
-#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "kubeless.io",
     version = "v1beta1",
@@ -56,49 +58,53 @@ pub const H2C: &str = "kubernetes.io/h2c";
     printcolumn = r#"{"name": "Timeout", "type": "string", "jsonPath": ".spec.timeout", "priority": 1}"#,
     printcolumn = r#"{"name": "Image", "type": "string", "jsonPath": ".status.image", "priority": 1}"#
 )]
-#[serde(rename_all = "kebab-case", default)]
+#[x_kube(validation = (
+    "!has(self.function) || self.function == '' || (has(self.handler) && self.handler != '')",
+    "function needs handler: <module>.<function>"
+))]
+#[serde(rename_all = "kebab-case")]
 pub struct FunctionSpec {
     /// `<module>.<function>`: what the runtime loads and calls. Required whenever `function` is set.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 512))]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 512), regex(pattern = "^([^.]+[.][^.]+)?$"))]
     pub handler: String,
     /// Source text, base64 text or a URL, by `function-content-type`. Empty for a prebuilt image.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub function: String,
     /// `text` (or empty), `base64` or `url`, each optionally with `+zip` or `+compressedtar` and `+deps`.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 64))]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 64), regex(pattern = "^$|text|base64|url"))]
     pub function_content_type: String,
     /// `sha256:<hex>` of the file's bytes (after base64 decoding or download). Empty: not checked.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 128))]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 128), regex(pattern = "^$|^sha256:"))]
     pub checksum: String,
     /// Runtime and version, e.g. `python3.8`.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 128))]
     pub runtime: String,
     /// Longest run of one call in whole seconds, written as text. Default "180".
-    #[serde(skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 8))]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 8), regex(pattern = "^ *[0-9]{0,5} *$"))]
     pub timeout: String,
     /// Text of the dependency file (requirements.txt, package.json, go.mod, ...).
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub deps: String,
     /// apps/v1 Deployment that is merged with the generated one.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "preserved_deployment")]
     pub deployment: Option<Map<String, Value>>,
     /// core/v1 ServiceSpec, used as it is when it has at least one port. Default: port 8080.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "preserved_service")]
     pub service: Option<Map<String, Value>>,
     /// HorizontalPodAutoscaler (autoscaling/v2, or v2beta1 as Kubeless stored it).
-    #[serde(rename = "horizontalPodAutoscaler", skip_serializing_if = "Option::is_none")]
+    #[serde(default, rename = "horizontalPodAutoscaler", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "preserved_autoscaler")]
     pub horizontal_pod_autoscaler: Option<Map<String, Value>>,
     /// Pods of the function; what `kubectl scale` writes. It wins over the Deployment template's own number. Leave it
     /// out when an autoscaler decides. Default: the template's number, else 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10_000), extend("format" = "int32"))]
     pub replicas: Option<i32>,
 }

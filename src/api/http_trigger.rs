@@ -18,7 +18,8 @@ use super::{
 };
 
 /// The registration of this kind.
-pub const KIND: TriggerKind = TriggerKind { kind: "HTTPTrigger", crd, decode };
+pub const KIND: TriggerKind =
+    TriggerKind { kind: "HTTPTrigger", finalizer: "kubeless.io/httptrigger", crd, decode };
 /// What brings requests to the function when `delivery.through` says nothing: as in Kubeless.
 pub const DEFAULT_THROUGH: Through = Through::Ingress;
 
@@ -46,10 +47,17 @@ pub const DEFAULT_THROUGH: Through = Through::Ingress;
     printcolumn = r#"{"name": "URL", "type": "string", "jsonPath": ".status.url", "priority": 1}"#,
     printcolumn = r#"{"name": "Paused", "type": "boolean", "jsonPath": ".spec.paused", "priority": 1}"#
 )]
-#[x_kube(validation = (
-    "!(has(self.tls) && self.tls && has(self.tls__dash__secret) && self.tls__dash__secret != '')",
-    "tls (a certificate is asked for) and tls-secret (it exists) exclude each other"
-))]
+#[x_kube(
+    validation = (
+        "!self.tls || !has(self.tls__dash__secret) || self.tls__dash__secret == ''",
+        "tls (a certificate is asked for) and tls-secret (it exists) exclude each other"
+    ),
+    validation = ("!has(self.delivery.deadLetter)", "a request has no topic beside it: remove delivery.deadLetter"),
+    validation = (
+        "!has(self.dedup.key) || !has(self.dedup.key.recordKey)",
+        "a request has no key: use dedup.key.header or jsonPointer"
+    )
+)]
 #[serde(rename_all = "kebab-case")]
 pub struct HTTPTriggerSpec {
     /// Function of the same namespace that receives the requests.
@@ -59,7 +67,7 @@ pub struct HTTPTriggerSpec {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 253))]
     pub host_name: String,
-    /// Path without its leading slash. Empty: the root.
+    /// Path; its leading slash may be left out. Empty: the root.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
     pub path: String,
@@ -154,6 +162,11 @@ impl HTTPTrigger {
         self.spec.delivery.through.unwrap_or(DEFAULT_THROUGH)
     }
 
+    /// The path with its leading slash. One that was written with it has one all the same.
+    pub fn path(&self) -> String {
+        format!("/{}", self.spec.path.trim_start_matches('/'))
+    }
+
     /// The shared part, checked and compiled.
     ///
     /// # Errors
@@ -183,14 +196,6 @@ impl HTTPTrigger {
         if !host.is_empty() && !selector::is_subdomain(host) {
             let what = format!("{:?} is not a host name", spec.host_name);
             say("/spec/host-name", what, "write for example shop.example.com, without scheme, port and path");
-        }
-        if spec.path.starts_with('/') {
-            let what = format!("{:?} begins with a slash, which is added", spec.path);
-            say("/spec/path", what, "write the path without its leading slash");
-        }
-        if spec.gateway == "kong" && !spec.basic_auth_secret.is_empty() {
-            let what = "gateway kong takes no basic-auth-secret".to_owned();
-            say("/spec/basic-auth-secret", what, "attach kong's own plugin, or use nginx or traefik");
         }
         if spec.delivery.shared.dead_letter.is_some() {
             let what = "a request has no topic beside it where it could be kept".to_owned();

@@ -13,6 +13,7 @@ pub mod http_trigger;
 pub mod kind;
 pub mod kubeless_config;
 pub mod runtimes;
+pub mod schedule;
 pub mod schema;
 pub mod selector;
 pub mod strict;

@@ -1,8 +1,8 @@
 //! Checks a document against the structural schema of its CRD, so that a folder refuses what a cluster would
 //! refuse, with a path and a fix for each fault. Must never change a value beyond dropping nulls.
 //!
-//! Covered: type, required, properties (unknown ones are faults), items, enum, pattern-free bounds. Patterns and
-//! CEL rules are checked by the kinds themselves, whose messages say more.
+//! Covered: type, required, properties (unknown ones are faults), items, enum, bounds. Patterns and CEL rules come
+//! last (`checker.rs`), after the kinds' own checks, whose messages say more.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -12,15 +12,14 @@ use super::Violation;
 const RETRY_WORDS: [&str; 8] =
     ["retry", "retries", "retryPolicy", "maxRetries", "backoff", "backoffDelay", "attempts", "maxAttempts"];
 
-/// Reads a whole object of a CRD: schema first, then the type.
-///
-/// `spec` is the schema of `spec` (see [`spec_schema`]). `status` is dropped: it is not input.
+/// Brings a whole object of a CRD into the form that its type reads, and checks its structure: `spec` is the schema of
+/// `spec` (see [`spec_schema`]). `status` is dropped: it is not input.
 ///
 /// # Errors
 /// Everything that is wrong, in document order.
-pub fn decode<T: DeserializeOwned>(mut object: Value, spec: &Value) -> Result<T, Vec<Violation>> {
+pub fn prepare(object: &mut Value, spec: &Value) -> Result<(), Vec<Violation>> {
     let mut violations = Vec::new();
-    if let Value::Object(map) = &mut object {
+    if let Value::Object(map) = object {
         map.remove("status");
         map.entry("spec").or_insert_with(|| Value::Object(Map::new()));
         for key in
@@ -33,9 +32,14 @@ pub fn decode<T: DeserializeOwned>(mut object: Value, spec: &Value) -> Result<T,
             check(value, spec, "/spec", &mut violations);
         }
     }
-    if !violations.is_empty() {
-        return Err(violations);
-    }
+    if violations.is_empty() { Ok(()) } else { Err(violations) }
+}
+
+/// Reads an object that [`prepare`] found in order.
+///
+/// # Errors
+/// What its type refuses.
+pub fn typed<T: DeserializeOwned>(object: Value) -> Result<T, Vec<Violation>> {
     serde_json::from_value(object).map_err(|error| {
         vec![Violation::new("", error.to_string(), "see the CRD's schema under deploy/crds")]
     })
@@ -121,7 +125,8 @@ fn check_object(map: &Map<String, Value>, schema: &Value, path: &str, violations
     }
 }
 
-fn property<'a>(schema: &'a Value, key: &str) -> Option<&'a Value> {
+/// The schema of one member of a mapping.
+pub(super) fn property<'a>(schema: &'a Value, key: &str) -> Option<&'a Value> {
     schema
         .get("properties")
         .and_then(|properties| properties.get(key))
@@ -186,7 +191,7 @@ fn check_range(number: &serde_json::Number, schema: &Value, path: &str, violatio
     }
 }
 
-fn check_count(
+pub(super) fn check_count(
     count: usize,
     schema: &Value,
     (min, max): (&str, &str),

@@ -2,7 +2,9 @@
 //! hands what it reads to a [`Subscription`](crate::dispatch::Subscription).
 
 pub mod kafka;
+pub mod kinesis;
 pub mod manager;
+pub mod nats;
 
 use crate::{
     api::{
@@ -26,7 +28,8 @@ use tokio::sync::Semaphore;
 pub static KINDS: &[&dyn SourceKind] = &[&kafka::Kafka];
 /// Every trigger kind that is read and checked. One without a source in [`KINDS`] is accepted and not served: its status
 /// says so.
-pub static TRIGGERS: &[TriggerKind] = &[kafka::spec::KIND, cronjob_trigger::KIND, http_trigger::KIND];
+pub static TRIGGERS: &[TriggerKind] =
+    &[kafka::spec::KIND, nats::spec::KIND, kinesis::spec::KIND, cronjob_trigger::KIND, http_trigger::KIND];
 
 /// The command line of each trigger kind that has one.
 pub static COMMANDS: &[TriggerCommand] = &[kafka::command::COMMAND];

@@ -86,6 +86,8 @@ fn names_are_those_of_kubeless() {
         [
             "functions kubeless.io v1beta1 fn kubeless",
             "kafkatriggers kubeless.io v1beta1 kt kubeless,triggers",
+            "natstriggers kubeless.io v1beta1 nt kubeless,triggers",
+            "kinesistriggers kubeless.io v1beta1 kst kubeless,triggers",
             "cronjobtriggers kubeless.io v1beta1 ct kubeless,triggers",
             "httptriggers kubeless.io v1beta1 ht kubeless,triggers",
         ]

@@ -18,6 +18,7 @@ mod lanes;
 mod manifests;
 mod monitoring;
 mod register;
+mod resources;
 mod router;
 mod tidy;
 mod watch;

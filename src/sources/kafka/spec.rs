@@ -17,7 +17,8 @@ use crate::api::{
 };
 
 /// The registration of this kind.
-pub const KIND: TriggerKind = TriggerKind { kind: "KafkaTrigger", crd, decode };
+pub const KIND: TriggerKind =
+    TriggerKind { kind: "KafkaTrigger", finalizer: "kubeless.io/kafkatrigger", crd, decode };
 
 const TOPIC_FIX: &str = "write 1 to 249 of a-z, A-Z, 0-9, '.', '_', '-', and neither \".\" nor \"..\"";
 
@@ -47,6 +48,22 @@ const TOPIC_FIX: &str = "write 1 to 249 of a-z, A-Z, 0-9, '.', '_', '-', and nei
     validation = (
         "(has(self.startingPosition) && self.startingPosition == 'timestamp') == has(self.startingTimestamp)",
         "startingTimestamp goes with startingPosition: timestamp, and only with it"
+    ),
+    validation = (
+        "!has(self.delivery.deadLetter) || self.delivery.deadLetter.topic != self.topic",
+        "an event would circle for ever: name another topic in delivery.deadLetter"
+    ),
+    validation = (
+        "!self.tls.insecureSkipVerify || self.tls.enabled",
+        "tls.insecureSkipVerify needs tls.enabled"
+    ),
+    validation = (
+        "!has(self.sasl) || self.sasl.mechanism == 'OAUTHBEARER' || has(self.credentials)",
+        "sasl needs credentials: name the Secret with user and password"
+    ),
+    validation = (
+        "!has(self.sasl) || !has(self.sasl.tokenEndpoint) || self.sasl.mechanism == 'OAUTHBEARER'",
+        "sasl.tokenEndpoint only goes with mechanism OAUTHBEARER"
     )
 )]
 #[serde(rename_all = "camelCase")]

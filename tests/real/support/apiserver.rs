@@ -57,12 +57,7 @@ struct Ports {
 
 /// One for all tests of the binary that do not harm it. Use a namespace of your own.
 pub fn shared() -> &'static ApiServer {
-    static SHARED: LazyLock<ApiServer> = LazyLock::new(|| {
-        let api = ApiServer::start();
-        // A static is never dropped: the kernel ends the processes, a janitor removes the folder.
-        spawn::remove_after_exit(api.dir.path());
-        api
-    });
+    static SHARED: LazyLock<ApiServer> = LazyLock::new(ApiServer::start);
     &SHARED
 }
 
@@ -81,6 +76,8 @@ impl ApiServer {
         let dir =
             tempfile::Builder::new().prefix("kubeless-apiserver-").tempdir().expect("a temporary folder");
         let ports = Ports { etcd: free_port(), etcd_peer: free_port(), api: free_port() };
+        // The kernel ends the processes if this one is killed; a janitor removes the folder.
+        spawn::remove_after_exit(dir.path());
         prepare(dir.path());
         let etcd = start_etcd(dir.path(), ports);
         let api = start_api(dir.path(), ports);

@@ -8,7 +8,7 @@
 //! cluster.apply(&namespace, "kind: Deployment\n…");     // imagePullPolicy: Never
 //! cluster.rolled_out(&namespace, "deployment/hello");
 //! http_get((cluster.cluster_ip(&namespace, "hello"), 8080));   // this machine reaches Services and Pods
-//! kafka.listen_at(cluster.machine());                   // and this is the address at which Pods reach it
+//! Options { address: cluster.machine(), ..Options::default() };   // for a Kafka that Pods reach
 //! let mut mine = Cluster::start();                      // for tests that do harm
 //! mine.kill9("kube-apiserver"); mine.start_again("kube-apiserver");
 //! ```

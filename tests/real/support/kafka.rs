@@ -6,6 +6,7 @@ use rdkafka::consumer::Consumer;
 use rustix::process::Signal;
 use std::{
     fs,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
     sync::LazyLock,
@@ -22,6 +23,8 @@ pub struct Options {
     pub offsets_partitions: u32,
     /// `group.coordinator.append.linger.ms`; `None` leaves Kafka's default (the cost of a commit depends on it).
     pub append_linger_ms: Option<u32>,
+    /// Where brokers listen and say that they are: `Cluster::machine` for clients in Pods.
+    pub address: Ipv4Addr,
     /// Listeners of the first broker beside the plain one, by name and port; `extra` says what they speak.
     pub listeners: Vec<(String, u16)>,
     /// SCRAM users that exist from the start, as `kafka-storage format --add-scram` takes them.
@@ -43,6 +46,7 @@ impl Default for Options {
         Self {
             offsets_partitions: 1,
             append_linger_ms: None,
+            address: Ipv4Addr::LOCALHOST,
             listeners: Vec::new(),
             scram: Vec::new(),
             extra: Vec::new(),
@@ -52,7 +56,7 @@ impl Default for Options {
 
 struct Broker {
     id: i32,
-    port: u16,
+    address: SocketAddr,
     config: PathBuf,
     process: Option<Running>,
 }
@@ -87,9 +91,15 @@ impl KafkaCluster {
             fs::write(home.join("log4j2.yaml"), LOG4J).expect("a file in our own folder");
             let config = home.join("server.properties");
             fs::write(&config, properties(i, &ports, &home, options)).expect("a file in our own folder");
-            brokers.push(Broker { id: i as i32 + 1, port: *port, config, process: None });
+            brokers.push(Broker {
+                id: i as i32 + 1,
+                address: SocketAddr::from((options.address, *port)),
+                config,
+                process: None,
+            });
         }
-        let addresses: Vec<String> = ports.iter().map(|(port, _)| format!("127.0.0.1:{port}")).collect();
+        let addresses: Vec<String> =
+            ports.iter().map(|(port, _)| format!("{}:{port}", options.address)).collect();
         let client = Client::new(addresses.join(","));
         let mut cluster = Self { brokers, jars, client, dir };
         cluster.format(&options.scram);
@@ -215,7 +225,7 @@ impl KafkaCluster {
 
     /// Asks this very broker until it lists itself as a member.
     fn wait_answers(&mut self, index: usize) {
-        let (id, address) = (self.brokers[index].id, format!("127.0.0.1:{}", self.brokers[index].port));
+        let (id, address) = (self.brokers[index].id, self.brokers[index].address.to_string());
         let process = self.process(id);
         let probe = Client::consumer_at(&address, "probe");
         let answered = wait::try_until(PATIENCE, || {
@@ -246,19 +256,19 @@ const LOG4J: &str = "Configuration:
 ";
 
 fn properties(index: usize, ports: &[(u16, u16)], home: &Path, options: &Options) -> String {
-    let (port, controller) = ports[index];
+    let ((port, controller), host) = (ports[index], options.address);
     let replicas = ports.len().min(3);
     let min_isr = replicas.div_ceil(2);
     let voter = |(i, (_, port)): (usize, &(u16, u16))| format!("{}@127.0.0.1:{port}", i + 1);
     let voters: Vec<String> = ports.iter().enumerate().map(voter).collect();
     let further = options.listeners.iter().filter(|_| index == 0);
-    let further: String = further.map(|(name, port)| format!(",{name}://127.0.0.1:{port}")).collect();
+    let further: String = further.map(|(name, port)| format!(",{name}://{host}:{port}")).collect();
     let mut text = format!(
         "process.roles=broker,controller
 node.id={id}
 controller.quorum.voters={voters}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{further}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}{further}
+listeners=PLAINTEXT://{host}:{port},CONTROLLER://127.0.0.1:{controller}{further}
+advertised.listeners=PLAINTEXT://{host}:{port}{further}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 log.dirs={data}

@@ -1,9 +1,8 @@
 //! `kubeless validate PATH...`: checks manifests as the API server and the dispatcher will. Must never change or
 //! contact anything.
 
-mod rules;
-
 use crate::{
+    api::kind::TriggerKind,
     cli::{
         Exit, Wiring,
         output::{self, Format, Table, talk},
@@ -50,13 +49,12 @@ struct Told<'a> {
 struct Checked {
     path: PathBuf,
     found: Manifests,
-    /// Rules of the definitions that objects break which are otherwise right.
-    broken: Vec<Problem>,
 }
 
 /// Runs the command: problems are the data, the count is talk.
 pub fn run(args: &Args, wiring: &dyn Wiring) -> anyhow::Result<Exit> {
-    let checked = args.paths.iter().map(|path| check(path, wiring)).collect::<Result<Vec<_>, _>>()?;
+    let kinds = wiring.trigger_kinds();
+    let checked = args.paths.iter().map(|path| check(path, &kinds)).collect::<Result<Vec<_>, _>>()?;
     let mut out = output::stdout();
     match args.output {
         Format::Json | Format::Yaml => {
@@ -74,30 +72,18 @@ pub fn run(args: &Args, wiring: &dyn Wiring) -> anyhow::Result<Exit> {
     Ok(if problems == 0 { Exit::Ok } else { Exit::ProblemsFound })
 }
 
-fn check(path: &Path, wiring: &dyn Wiring) -> anyhow::Result<Checked> {
-    let (kinds, definitions, limits) = (wiring.trigger_kinds(), wiring.definitions(), Limits::default());
+fn check(path: &Path, kinds: &[TriggerKind]) -> anyhow::Result<Checked> {
+    let limits = Limits::default();
+    if path.is_dir() {
+        return Ok(Checked { path: path.to_owned(), found: manifests::load(path, kinds, &limits) });
+    }
     let name = path.display().to_string();
-    let mut broken = Vec::new();
-    let found = if path.is_dir() {
-        let found = manifests::load(path, &kinds, &limits);
-        for file in walk::files(path, &limits).0 {
-            // What cannot be read is among the problems already.
-            if let Ok(text) = walk::read(&file.path, limits.max_file_bytes) {
-                broken.extend(rules::check(&file.name, &text, &definitions, &found.problems));
-            }
-        }
-        found
-    } else {
-        let text = match path == Path::new("-") {
-            true => standard_input(limits.max_file_bytes)?,
-            false => walk::read(path, limits.max_file_bytes)
-                .map_err(|(what, fix)| anyhow::anyhow!("{name}: {what}; {fix}"))?,
-        };
-        let found = manifests::read_text(&name, &text, &kinds, &limits);
-        broken.extend(rules::check(&name.as_str().into(), &text, &definitions, &found.problems));
-        found
+    let text = match path == Path::new("-") {
+        true => standard_input(limits.max_file_bytes)?,
+        false => walk::read(path, limits.max_file_bytes)
+            .map_err(|(what, fix)| anyhow::anyhow!("{name}: {what}; {fix}"))?,
     };
-    Ok(Checked { path: path.to_owned(), found, broken })
+    Ok(Checked { path: path.to_owned(), found: manifests::read_text(&name, &text, kinds, &limits) })
 }
 
 fn standard_input(most: u64) -> anyhow::Result<String> {
@@ -107,12 +93,8 @@ fn standard_input(most: u64) -> anyhow::Result<String> {
 }
 
 impl Checked {
-    fn all(&self) -> impl Iterator<Item = &Problem> {
-        self.found.problems.iter().chain(&self.broken)
-    }
-
     fn problems(&self) -> usize {
-        self.all().count() + self.found.more_problems
+        self.found.problems.len() + self.found.more_problems
     }
 
     /// Where a problem is, seen from where the command runs.
@@ -124,11 +106,14 @@ impl Checked {
     }
 
     fn lines(&self) -> impl Iterator<Item = String> {
-        self.all().map(|problem| Problem { file: self.place(problem).into(), ..problem.clone() }.to_string())
+        self.found
+            .problems
+            .iter()
+            .map(|problem| Problem { file: self.place(problem).into(), ..problem.clone() }.to_string())
     }
 
     fn told(&self) -> impl Iterator<Item = Told<'_>> {
-        self.all().map(|problem| Told {
+        self.found.problems.iter().map(|problem| Told {
             file: self.place(problem),
             line: problem.line,
             column: problem.column,
@@ -143,8 +128,7 @@ fn summary(checked: &[Checked], problems: usize) -> String {
     let held = |found: &Manifests| {
         found.functions.len() + found.triggers.len() + found.services.len() + found.slices.len()
     };
-    let broken: usize = checked.iter().map(|path| path.broken.len()).sum();
-    let good = checked.iter().map(|path| held(&path.found)).sum::<usize>().saturating_sub(broken);
+    let good: usize = checked.iter().map(|path| held(&path.found)).sum();
     let others: Vec<_> = checked.iter().flat_map(|path| &path.found.ignored).collect();
     let kinds: BTreeSet<&str> = others.iter().map(|other| other.kind.as_str()).collect();
     let mut text = format!("{} valid, {}", plural(good, "object"), plural(problems, "problem"));

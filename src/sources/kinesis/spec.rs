@@ -1,0 +1,140 @@
+//! `KinesisTrigger`: the resource of this source and its checks, under the old JSON names. Must never open a connection or
+//! read a credential.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{CustomResource, CustomResourceExt};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::api::{
+    Violation,
+    checker::Checker,
+    filter::FilterSpec,
+    kind::{ServedBy, TriggerKind, TriggerObject},
+    selector,
+    trigger::{DedupSpec, DeliverySpec, Functions, Ordering, SharedGroups, TriggerCore, TriggerStatus},
+};
+
+/// The registration of this kind. The finalizer is misspelt in Kubeless, and so it is here.
+pub const KIND: TriggerKind =
+    TriggerKind { kind: "KinesisTrigger", finalizer: "kubeless.io/kenisistrigger", crd, decode };
+
+/// Records of a Kinesis stream, one call per record.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "kubeless.io",
+    version = "v1beta1",
+    kind = "KinesisTrigger",
+    plural = "kinesistriggers",
+    namespaced,
+    status = "TriggerStatus",
+    derive = "PartialEq",
+    shortname = "kst",
+    category = "kubeless",
+    category = "triggers",
+    doc = "Records of a Kinesis stream, one call per record.",
+    selectable = ".spec.stream",
+    selectable = ".spec.function-name",
+    printcolumn = r#"{"name": "Stream", "type": "string", "jsonPath": ".spec.stream"}"#,
+    printcolumn = r#"{"name": "Region", "type": "string", "jsonPath": ".spec.aws-region"}"#,
+    printcolumn = r#"{"name": "Function", "type": "string", "jsonPath": ".spec.function-name"}"#,
+    printcolumn = r#"{"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].reason"}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
+    printcolumn = r#"{"name": "Shard", "type": "string", "jsonPath": ".spec.shard", "priority": 1}"#,
+    printcolumn = r#"{"name": "Paused", "type": "boolean", "jsonPath": ".spec.paused", "priority": 1}"#
+)]
+#[serde(rename_all = "kebab-case")]
+pub struct KinesisTriggerSpec {
+    /// Function of the same namespace that receives each record.
+    #[schemars(length(min = 1, max = 63))]
+    pub function_name: String,
+    /// Region of the stream, e.g. `eu-central-1`.
+    #[schemars(length(min = 1, max = 64), regex(pattern = "^[a-z0-9-]+$"))]
+    pub aws_region: String,
+    /// Name of the stream.
+    #[schemars(length(min = 1, max = 128), regex(pattern = "^[a-zA-Z0-9_.-]+$"))]
+    pub stream: String,
+    /// The one shard that is read, e.g. `shardId-000000000000`.
+    #[schemars(length(min = 1, max = 128), regex(pattern = "^[a-zA-Z0-9_.-]+$"))]
+    pub shard: String,
+    /// Secret of the same namespace with the keys `aws_access_key_id` and `aws_secret_access_key`.
+    #[schemars(length(min = 1, max = 253))]
+    pub secret: String,
+    /// URL of the service in place of Amazon's own. Default: that of the region.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 2048))]
+    pub endpoint: String,
+    /// How events are handed to the function.
+    #[serde(default)]
+    pub delivery: DeliverySpec,
+    /// How repeated business events are recognised.
+    #[serde(default)]
+    pub dedup: DedupSpec,
+    /// CloudEvents subscription filters; all must match. Default: every event.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub filter: Vec<FilterSpec>,
+    /// Which events wait for each other. Default Key.
+    #[serde(default)]
+    pub ordering: Ordering,
+    /// Leaves new events at the source until it is false again. Default false.
+    #[serde(default)]
+    pub paused: bool,
+}
+
+impl KinesisTrigger {
+    /// The shared part, checked and compiled.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the shared groups.
+    pub fn core(&self) -> Result<TriggerCore, Vec<Violation>> {
+        let groups = SharedGroups {
+            functions: Functions::Named(&self.spec.function_name),
+            delivery: &self.spec.delivery,
+            dedup: &self.spec.dedup,
+            filter: &self.spec.filter,
+            ordering: self.spec.ordering,
+            paused: self.spec.paused,
+        };
+        TriggerCore::compile(KIND.kind, &self.metadata, groups)
+    }
+
+    /// Checks what the schema cannot say about this kind's own fields.
+    pub fn violations(&self) -> Vec<Violation> {
+        let mut violations = Vec::new();
+        let spec = &self.spec;
+        if !selector::is_subdomain(&spec.secret) {
+            let what = format!("{:?} is not the name of a Secret", spec.secret);
+            violations.push(Violation::new("/spec/secret", what, "write its name (a-z, 0-9, '-', '.')"));
+        }
+        let endpoint = spec.endpoint.as_str();
+        if !endpoint.is_empty() && !is_service_url(endpoint) {
+            let what = format!("{endpoint:?} is not the URL of a service");
+            let fix = "write for example http://localhost:4566";
+            violations.push(Violation::new("/spec/endpoint", what, fix));
+        }
+        violations
+    }
+}
+
+fn is_service_url(text: &str) -> bool {
+    text.parse::<http::Uri>().is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
+    })
+}
+
+/// The custom resource definition.
+pub fn crd() -> CustomResourceDefinition {
+    KinesisTrigger::crd()
+}
+
+/// Reads and checks a whole KinesisTrigger; the typed object is a [`KinesisTrigger`].
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn decode(object: serde_json::Value) -> Result<TriggerObject, Vec<Violation>> {
+    static CHECKER: Checker = Checker::new(crd);
+    let (trigger, core) = CHECKER.trigger(object, KinesisTrigger::violations, KinesisTrigger::core)?;
+    Ok(TriggerObject::new(core, ServedBy::Dispatcher, trigger))
+}
