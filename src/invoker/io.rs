@@ -120,7 +120,11 @@ impl AsyncRead for WireIo {
         }
         let before = buf.filled().len();
         let poll = Pin::new(&mut *wire.stream.borrow_mut()).poll_read(cx, buf);
-        wire.read_left.set(left.saturating_sub(buf.filled().len() - before));
+        let read = buf.filled().len() - before;
+        wire.read_left.set(left.saturating_sub(read));
+        if read > 0 {
+            crate::testkit::point("before_response_head");
+        }
         poll
     }
 }

@@ -2,7 +2,9 @@
 
 use crate::support::{
     kafka,
+    oracle::Report,
     scenario::{Plan, Scenario},
+    wait,
 };
 use std::time::Duration;
 
@@ -49,13 +51,28 @@ fn a_member_that_joins_and_leaves_under_load_loses_nothing() {
 
 #[test]
 fn a_frozen_member_that_comes_back_invokes_nothing_twice() {
+    let report = freeze_past_the_session(None);
+    println!("frozen member: {:?}, in doubt {}", report.outcomes, report.in_doubt.len());
+}
+
+#[test]
+fn a_frozen_member_that_dies_as_it_learns_of_its_loss_leaves_nothing_unnamed() {
+    freeze_past_the_session(Some("lease_lost:1"));
+}
+
+/// Freezes a busy member until another has taken over, lets it go on (and die at `point`), and judges.
+fn freeze_past_the_session(point: Option<&str>) -> Report {
     let cluster = kafka::shared();
     let mut scenario = Scenario::new(cluster, 4, 1, TRIGGER);
     scenario
         .witness
         .always(crate::support::witness::Behaviour::Answer { status: 200, delay: Duration::from_millis(20) });
     scenario.produce(cluster, &Plan { count: 6_000, repeat_every: 0, keys: 300, back: 1 });
-    let mut frozen = scenario.launch("frozen").start();
+    let launch = scenario.launch("frozen");
+    let mut frozen = match point {
+        Some(point) => launch.env("KUBELESS_POINT", point).start(),
+        None => launch.start(),
+    };
     frozen.wait_ready(Duration::from_secs(20));
     scenario.witness.wait_for(300, Duration::from_secs(30));
     frozen.sigstop();
@@ -65,9 +82,13 @@ fn a_frozen_member_that_comes_back_invokes_nothing_twice() {
     let seen = scenario.witness.len();
     scenario.witness.wait_for(seen + 500, Duration::from_secs(60));
     frozen.sigcont();
+    if point.is_some() {
+        let died = wait::try_until(Duration::from_secs(60), || frozen.exited());
+        assert!(died.is_some(), "the point was never passed:\n{}", frozen.output());
+    }
     let report = scenario.settle(Duration::from_secs(120));
     report.assert_clean();
-    println!("frozen member: {:?}, in doubt {}", report.outcomes, report.in_doubt.len());
     drop(frozen);
     assert_eq!(Scenario::residual(&mut successor), 0.0);
+    report
 }

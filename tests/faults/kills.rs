@@ -17,6 +17,7 @@ const TRIGGER: &str = "  delivery:\n    maxInFlight: 16\n    claimWindow: 64\n  
 const POINTS: &[(&str, u32)] = &[
     ("before_assign", 1),
     ("after_poll", 20),
+    ("before_dedup", 10),
     ("before_claim", 1),
     ("before_claim", 12),
     ("claim_sent", 1),
@@ -28,6 +29,7 @@ const POINTS: &[(&str, u32)] = &[
     ("before_connect", 1),
     ("after_connect", 1),
     ("after_first_byte", 40),
+    ("before_response_head", 60),
     ("before_response_body", 60),
     ("after_response_head", 60),
     ("before_outcome", 4),

@@ -58,6 +58,7 @@ impl Engine {
         if budget == 0 {
             return false;
         }
+        testkit::point("before_dedup");
         let subscription = Arc::clone(&self.subscription);
         let mut judge = Adapter(subscription.judging(clock::unix_ms()), &self.announced);
         let proposal = self.protocol.plan(budget, self.pace.depth(), &mut judge);
