@@ -209,6 +209,22 @@ pub fn sum_up(facts: &[Fact]) -> Fact {
     }
 }
 
+/// docs/conditions.md, whole.
+pub fn markdown() -> String {
+    let mut page = "# Conditions\n\nGenerated from `src/api/conditions.rs` by `UPDATE=1 cargo test --test it docs`; do not edit.\n\n\
+        Every resource carries `status.conditions` (`kubectl get TYPE NAME -o yaml`, `kubectl wait --for=condition=Ready`) and\n\
+        `status.observedGeneration`. `status` is `True`, `False` or `Unknown`; `lastTransitionTime` moves only when it changes. Types and\n\
+        reasons are stable: alerts and scripts may compare them. Messages are for people.\n"
+        .to_owned();
+    for (title, words) in [("Types", types::ALL), ("Reasons", reasons::ALL)] {
+        page.push_str(&format!("\n## {title}\n\n| word | meaning |\n|---|---|\n"));
+        words
+            .iter()
+            .for_each(|(word, meaning)| page.push_str(&format!("| `{word}` | {} |\n", meaning.trim())));
+    }
+    page
+}
+
 fn cut(message: &str) -> &str {
     let mut end = message.len().min(MAX_MESSAGE);
     while !message.is_char_boundary(end) {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed step of a test is a panic")]
 
 use kubeless::{
+    api::conditions,
     cluster::{
         access,
         manifests::{self, Limits, Manifests},
@@ -111,15 +112,15 @@ fn every_crash_point_is_in_the_architecture() {
 }
 
 #[test]
-fn metrics_page_is_fresh() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
-    let page = metrics::to_markdown();
-    if std::env::var_os("UPDATE").is_some() {
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, &page).unwrap();
+fn generated_pages_are_fresh() {
+    for (name, page) in [("metrics", metrics::to_markdown()), ("conditions", conditions::markdown())] {
+        let path = root().join(format!("docs/{name}.md"));
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(&path, &page).unwrap();
+        }
+        let stored = fs::read_to_string(&path).unwrap_or_default();
+        assert!(stored == page, "{} is stale: run UPDATE=1 cargo test --test it docs", path.display());
     }
-    let stored = fs::read_to_string(&path).unwrap_or_default();
-    assert!(stored == page, "docs/metrics.md is stale: run UPDATE=1 cargo test --test it docs");
 }
 
 #[test]

@@ -11,13 +11,21 @@ use kubeless::{
         kind::{ServedBy, TriggerObject},
     },
     cluster::{
+        index::Index as _,
         manifests::{Limits, Manifests, load, read_text},
         target::ObjectRef,
     },
-    sources::{self, TRIGGERS, kinesis::spec::KinesisTrigger, nats::spec::NATSTrigger},
+    dispatch::Workers,
+    invoker::InvokerConfig,
+    ledger::journal::{Journal, JournalConfig},
+    router::{Router, RouterOptions},
+    sources::{
+        self, Environment, TRIGGERS, kinesis::spec::KinesisTrigger, manager::SourceManager,
+        nats::spec::NATSTrigger,
+    },
 };
 use serde_json::{Value, json};
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 fn stored() -> Manifests {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/kubeless-1.0.8");
@@ -259,6 +267,41 @@ fn who_serves_a_trigger_is_known() {
     assert_eq!(served("CronJobTrigger", &cron), ServedBy::Dispatcher);
     assert!(decode("CronJobTrigger", &cron).unwrap().core.paused, "suspended counts as paused");
     assert_eq!(served("NATSTrigger", &json!({"topic": "a"})), ServedBy::Dispatcher);
+}
+
+#[test]
+fn a_trigger_that_nothing_serves_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal =
+        Journal::open(dir.path(), JournalConfig { max_bytes: 1 << 20, segment_bytes: 1 << 16 }).unwrap();
+    let environment = Environment {
+        journal: Arc::new(journal),
+        workers: Arc::new(Workers::start(1, &InvokerConfig::default()).unwrap()),
+        permits: Arc::new(tokio::sync::Semaphore::new(0)),
+        memory: Arc::default(),
+        timeout_margin: Duration::ZERO,
+    };
+    let (mut index, router) = Router::new(RouterOptions::default());
+    let mut manager = SourceManager::new(Vec::new(), router, environment, Duration::ZERO);
+    let function = json!({"apiVersion": "kubeless.io/v1beta1", "kind": "Function", "metadata": {"namespace": "shop", "name": "f"}});
+    index.apply(function::decode(function).unwrap());
+    let schedule = json!({"function-name": "f", "schedule": "@daily"});
+    for trigger in [decode("NATSTrigger", &json!({"topic": "a"})), decode("CronJobTrigger", &schedule)] {
+        let trigger = Arc::new(trigger.unwrap());
+        index.apply(Arc::clone(&trigger.core));
+        assert!(!manager.serves(&trigger));
+        manager.apply(trigger);
+    }
+    manager.reconcile();
+    let shown = manager.snapshot().lock().unwrap().clone();
+    // The CronJobTrigger is the controller's business.
+    assert_eq!(
+        shown,
+        json!([{
+            "kind": "NATSTrigger", "trigger": "shop/t", "claiming": false,
+            "status": "not served: this dispatcher has no source for NATSTrigger"
+        }])
+    );
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod apiserver;
 mod cluster_smoke;
+mod crds;
 mod demo;
 mod dev;
 mod kafka_delivery;
