@@ -15,7 +15,11 @@ use std::{
     sync::{Mutex, OnceLock, PoisonError},
 };
 
-use super::{Violation, schema, trigger::TriggerCore};
+use super::{
+    Violation,
+    kind::{Trigger, TriggerObject},
+    schema,
+};
 
 /// Reads objects of one kind. Made once; its schema is built at the first use.
 #[derive(Debug)]
@@ -45,46 +49,48 @@ impl Checker {
     /// Everything that is wrong with it.
     pub fn read<T: DeserializeOwned>(
         &self,
-        mut object: Value,
+        object: Value,
         own: impl FnOnce(&T) -> Vec<Violation>,
     ) -> Result<T, Vec<Violation>> {
-        let ready = self.ready.get_or_init(|| Ready::of(&(self.crd)()));
-        schema::prepare(&mut object, &ready.spec)?;
-        let spec = object.get("spec").cloned().unwrap_or_default();
-        let typed = schema::typed(object)?;
-        let mut violations = own(&typed);
-        if violations.is_empty() {
-            ready.rest(&spec, &ready.spec, "/spec", &mut violations);
-        }
-        if violations.is_empty() {
-            ready.rules(&spec, &mut violations);
-        }
-        if violations.is_empty() { Ok(typed) } else { Err(violations) }
+        self.build(object, |typed: T| {
+            let violations = own(&typed);
+            if violations.is_empty() { Ok(typed) } else { Err(violations) }
+        })
     }
 
-    /// Reads one trigger and compiles what all triggers share.
+    /// Reads one trigger in the same way and compiles what all triggers share.
     ///
     /// # Errors
     /// Everything that is wrong with it.
-    pub fn trigger<T: DeserializeOwned>(
-        &self,
-        object: Value,
-        own: impl FnOnce(&T) -> Vec<Violation>,
-        core: impl FnOnce(&T) -> Result<TriggerCore, Vec<Violation>>,
-    ) -> Result<(T, TriggerCore), Vec<Violation>> {
-        let mut compiled = None;
-        let typed = self.read(object, |typed| {
-            let mut violations = own(typed);
-            match core(typed) {
-                Ok(core) => compiled = Some(core),
-                Err(more) => violations.extend(more),
+    pub fn trigger<T: Trigger>(&self, object: Value) -> Result<TriggerObject, Vec<Violation>> {
+        self.build(object, |typed: T| {
+            let mut violations = typed.violations();
+            match TriggerObject::new(typed) {
+                Ok(trigger) if violations.is_empty() => Ok(trigger),
+                Ok(_) => Err(violations),
+                Err(more) => {
+                    violations.extend(more);
+                    Err(violations)
+                }
             }
-            violations
-        })?;
-        match compiled {
-            Some(core) => Ok((typed, core)),
-            None => Err(vec![Violation::new("", "the shared groups say nothing", "report this as a defect")]),
+        })
+    }
+
+    fn build<T: DeserializeOwned, B>(
+        &self,
+        mut object: Value,
+        check: impl FnOnce(T) -> Result<B, Vec<Violation>>,
+    ) -> Result<B, Vec<Violation>> {
+        let ready = self.ready.get_or_init(|| Ready::of(&(self.crd)()));
+        schema::prepare(&mut object, &ready.spec)?;
+        let spec = object.get("spec").cloned().unwrap_or_default();
+        let built = check(schema::typed(object)?)?;
+        let mut violations = Vec::new();
+        ready.rest(&spec, &ready.spec, "/spec", &mut violations);
+        if violations.is_empty() {
+            ready.rules(&spec, &mut violations);
         }
+        if violations.is_empty() { Ok(built) } else { Err(violations) }
     }
 }
 

@@ -1,6 +1,5 @@
 //! `CronJobTrigger`: calls of one function by the clock, under its old JSON names. Must never tell the time.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, CustomResourceExt, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -10,15 +9,18 @@ use serde_json::Value;
 use super::{
     Violation,
     checker::Checker,
-    filter::FilterSpec,
-    kind::{ServedBy, TriggerKind, TriggerObject},
+    kind::{ServedBy, Trigger, TriggerKind, TriggerObject},
     schedule,
-    trigger::{DedupSpec, DeliverySpec, Functions, Ordering, SharedGroups, TriggerCore},
+    trigger::{Functions, SharedGroups, TriggerGroups},
 };
 
 /// The registration of this kind.
-pub const KIND: TriggerKind =
-    TriggerKind { kind: "CronJobTrigger", finalizer: "kubeless.io/cronjobtrigger", crd, decode };
+pub const KIND: TriggerKind = TriggerKind {
+    kind: "CronJobTrigger",
+    finalizer: "kubeless.io/cronjobtrigger",
+    crd: CronJobTrigger::crd,
+    decode,
+};
 /// What calls the function when `executor` says nothing: as in Kubeless.
 pub const DEFAULT_EXECUTOR: Executor = Executor::CronJob;
 /// Missed times that `catchUp: All` makes up for when `catchUpLimit` says nothing.
@@ -100,22 +102,9 @@ pub struct CronJobTriggerSpec {
     /// See [`Executor`], whose text stands in the schema.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub executor: Option<Executor>,
-    /// How events are handed to the function.
-    #[serde(default)]
-    pub delivery: DeliverySpec,
-    /// How repeated business events are recognised.
-    #[serde(default)]
-    pub dedup: DedupSpec,
-    /// CloudEvents subscription filters; all must match. Default: every event.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
-    pub filter: Vec<FilterSpec>,
-    /// Which events wait for each other. Default Key.
-    #[serde(default)]
-    pub ordering: Ordering,
-    /// Leaves the function uncalled until it is false again. Default false.
-    #[serde(default)]
-    pub paused: bool,
+    /// What all triggers share.
+    #[serde(flatten)]
+    pub groups: TriggerGroups,
 }
 
 /// What happens when a call is due while another runs.
@@ -215,25 +204,17 @@ impl CronJobTrigger {
             CatchUp::All => self.spec.catch_up_limit.unwrap_or(DEFAULT_CATCH_UP_LIMIT),
         }
     }
+}
 
-    /// The shared part, checked and compiled. Suspended counts as paused.
-    ///
-    /// # Errors
-    /// Everything that is wrong with the shared groups.
-    pub fn core(&self) -> Result<TriggerCore, Vec<Violation>> {
-        let groups = SharedGroups {
-            functions: Functions::Named(&self.spec.function_name),
-            delivery: &self.spec.delivery,
-            dedup: &self.spec.dedup,
-            filter: &self.spec.filter,
-            ordering: self.spec.ordering,
-            paused: self.spec.paused || self.spec.suspend,
-        };
-        TriggerCore::compile(KIND.kind, &self.metadata, groups)
+impl Trigger for CronJobTrigger {
+    const KIND: &'static str = KIND.kind;
+
+    fn groups(&self) -> SharedGroups<'_> {
+        let groups = self.spec.groups.of(Functions::Named(&self.spec.function_name));
+        SharedGroups { paused: groups.paused || self.spec.suspend, ..groups }
     }
 
-    /// Checks what the schema cannot say about this kind's own fields.
-    pub fn violations(&self) -> Vec<Violation> {
+    fn violations(&self) -> Vec<Violation> {
         let mut violations = Vec::new();
         let spec = &self.spec;
         let mut say = |path: &str, what: &str, fix: &str| violations.push(Violation::new(path, what, fix));
@@ -262,21 +243,23 @@ impl CronJobTrigger {
             let what = "a CronJob does not make up for missed times as it is told";
             say("/spec/catchUp", what, "write executor: Dispatcher, or remove it");
         }
-        if spec.delivery.dead_letter.is_some() {
+        if spec.groups.delivery.dead_letter.is_some() {
             let what = "a scheduled call has no topic beside it where it could be kept";
             say("/spec/delivery/deadLetter", what, "remove it; outcomes are in the journal");
         }
-        if spec.dedup.key.is_some() {
+        if spec.groups.dedup.key.is_some() {
             let what = "a scheduled call is identified by its instant";
             say("/spec/dedup/key", what, "remove it");
         }
         violations
     }
-}
 
-/// The custom resource definition.
-pub fn crd() -> CustomResourceDefinition {
-    CronJobTrigger::crd()
+    fn served_by(&self) -> ServedBy {
+        match self.executor() {
+            Executor::Dispatcher => ServedBy::Dispatcher,
+            Executor::CronJob => ServedBy::Controller,
+        }
+    }
 }
 
 /// Reads and checks a whole CronJobTrigger; the typed object is a [`CronJobTrigger`].
@@ -284,11 +267,6 @@ pub fn crd() -> CustomResourceDefinition {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn decode(object: Value) -> Result<TriggerObject, Vec<Violation>> {
-    static CHECKER: Checker = Checker::new(crd);
-    let (trigger, core) = CHECKER.trigger(object, CronJobTrigger::violations, CronJobTrigger::core)?;
-    let served_by = match trigger.executor() {
-        Executor::CronJob => ServedBy::Controller,
-        Executor::Dispatcher => ServedBy::Dispatcher,
-    };
-    Ok(TriggerObject::new(core, served_by, trigger))
+    static CHECKER: Checker = Checker::new(CronJobTrigger::crd);
+    CHECKER.trigger::<CronJobTrigger>(object)
 }

@@ -1,7 +1,6 @@
 //! `HTTPTrigger`: a way from outside to one function, under its old JSON names. Must never know an ingress controller
 //! beyond the names that users write.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, CustomResourceExt, KubeSchema};
 use schemars::JsonSchema;
@@ -12,14 +11,14 @@ use super::{
     Violation,
     checker::Checker,
     filter::FilterSpec,
-    kind::{ServedBy, TriggerKind, TriggerObject},
+    kind::{ServedBy, Trigger, TriggerKind, TriggerObject},
     selector,
-    trigger::{DedupSpec, DeliverySpec, Functions, Ordering, SharedGroups, TriggerCore},
+    trigger::{DedupSpec, DeliverySpec, Functions, Ordering, SharedGroups},
 };
 
 /// The registration of this kind.
 pub const KIND: TriggerKind =
-    TriggerKind { kind: "HTTPTrigger", finalizer: "kubeless.io/httptrigger", crd, decode };
+    TriggerKind { kind: "HTTPTrigger", finalizer: "kubeless.io/httptrigger", crd: HTTPTrigger::crd, decode };
 /// What brings requests to the function when `delivery.through` says nothing: as in Kubeless.
 pub const DEFAULT_THROUGH: Through = Through::Ingress;
 
@@ -166,25 +165,23 @@ impl HTTPTrigger {
     pub fn path(&self) -> String {
         format!("/{}", self.spec.path.trim_start_matches('/'))
     }
+}
 
-    /// The shared part, checked and compiled.
-    ///
-    /// # Errors
-    /// Everything that is wrong with the shared groups.
-    pub fn core(&self) -> Result<TriggerCore, Vec<Violation>> {
-        let groups = SharedGroups {
+impl Trigger for HTTPTrigger {
+    const KIND: &'static str = KIND.kind;
+
+    fn groups(&self) -> SharedGroups<'_> {
+        SharedGroups {
             functions: Functions::Named(&self.spec.function_name),
             delivery: &self.spec.delivery.shared,
             dedup: &self.spec.dedup,
             filter: &self.spec.filter,
             ordering: self.spec.ordering,
             paused: self.spec.paused,
-        };
-        TriggerCore::compile(KIND.kind, &self.metadata, groups)
+        }
     }
 
-    /// Checks what the schema cannot say about this kind's own fields.
-    pub fn violations(&self) -> Vec<Violation> {
+    fn violations(&self) -> Vec<Violation> {
         let mut violations = Vec::new();
         let spec = &self.spec;
         let mut say = |path: &str, what: String, fix: &str| violations.push(Violation::new(path, what, fix));
@@ -206,11 +203,13 @@ impl HTTPTrigger {
         }
         violations
     }
-}
 
-/// The custom resource definition.
-pub fn crd() -> CustomResourceDefinition {
-    HTTPTrigger::crd()
+    fn served_by(&self) -> ServedBy {
+        match self.through() {
+            Through::Dispatcher => ServedBy::Dispatcher,
+            Through::Ingress => ServedBy::Controller,
+        }
+    }
 }
 
 /// Reads and checks a whole HTTPTrigger; the typed object is a [`HTTPTrigger`].
@@ -218,11 +217,6 @@ pub fn crd() -> CustomResourceDefinition {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn decode(object: Value) -> Result<TriggerObject, Vec<Violation>> {
-    static CHECKER: Checker = Checker::new(crd);
-    let (trigger, core) = CHECKER.trigger(object, HTTPTrigger::violations, HTTPTrigger::core)?;
-    let served_by = match trigger.through() {
-        Through::Dispatcher => ServedBy::Dispatcher,
-        Through::Ingress => ServedBy::Controller,
-    };
-    Ok(TriggerObject::new(core, served_by, trigger))
+    static CHECKER: Checker = Checker::new(HTTPTrigger::crd);
+    CHECKER.trigger::<HTTPTrigger>(object)
 }

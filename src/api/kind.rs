@@ -2,9 +2,14 @@
 //! Must never name a source.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::Resource;
+use serde::de::DeserializeOwned;
 use std::{any::Any, sync::Arc};
 
-use super::{Violation, trigger::TriggerCore};
+use super::{
+    Violation,
+    trigger::{SharedGroups, TriggerCore},
+};
 
 /// One trigger kind: its definition and how an object of it is read. Registered by the source that serves it.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +33,23 @@ pub enum ServedBy {
     Controller,
 }
 
+/// A custom resource that is a trigger.
+pub trait Trigger: Resource<DynamicType = ()> + DeserializeOwned + Any + Send + Sync {
+    /// `kind` of its objects.
+    const KIND: &'static str;
+
+    /// What all triggers share, as written.
+    fn groups(&self) -> SharedGroups<'_>;
+
+    /// What the schema cannot say about its own fields.
+    fn violations(&self) -> Vec<Violation>;
+
+    /// Who acts on it.
+    fn served_by(&self) -> ServedBy {
+        ServedBy::Dispatcher
+    }
+}
+
 /// A checked trigger of any kind: the shared part, and the whole object for the source that knows its type.
 #[derive(Clone, Debug)]
 pub struct TriggerObject {
@@ -41,9 +63,18 @@ pub struct TriggerObject {
 }
 
 impl TriggerObject {
-    /// Wraps the typed object of one kind.
-    pub fn new<T: Any + Send + Sync>(core: TriggerCore, served_by: ServedBy, object: T) -> Self {
-        Self { kind: core.kind, core: Arc::new(core), served_by, object: Arc::new(object) }
+    /// Compiles what all triggers share and wraps the typed object, whose own fields are checked.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the shared groups.
+    pub fn new<T: Trigger>(object: T) -> Result<Self, Vec<Violation>> {
+        let core = TriggerCore::compile(T::KIND, object.meta(), object.groups())?;
+        Ok(Self {
+            kind: T::KIND,
+            core: Arc::new(core),
+            served_by: object.served_by(),
+            object: Arc::new(object),
+        })
     }
 
     /// The typed object, if it is a `T`.

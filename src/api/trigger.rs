@@ -177,6 +177,38 @@ pub struct DedupKeySpec {
     pub record_key: Option<bool>,
 }
 
+/// The groups that every trigger kind has, as written.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TriggerGroups {
+    /// How events are handed to the function.
+    pub delivery: DeliverySpec,
+    /// How repeated business events are recognised.
+    pub dedup: DedupSpec,
+    /// CloudEvents subscription filters; all must match. Default: every event.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub filter: Vec<FilterSpec>,
+    /// Which events wait for each other. Default Key.
+    pub ordering: Ordering,
+    /// Leaves new events at the source until it is false again. Default false.
+    pub paused: bool,
+}
+
+impl TriggerGroups {
+    /// The same with the functions that they are for.
+    pub fn of<'a>(&'a self, functions: Functions<'a>) -> SharedGroups<'a> {
+        SharedGroups {
+            functions,
+            delivery: &self.delivery,
+            dedup: &self.dedup,
+            filter: &self.filter,
+            ordering: self.ordering,
+            paused: self.paused,
+        }
+    }
+}
+
 /// What is known about a running trigger. Kinds that know more have a status of their own.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]

@@ -1,7 +1,6 @@
 //! `KafkaTrigger`: the resource of this source, its checks and its registration. Must never open a connection or
 //! read a credential: it holds names of credentials, not the secrets.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::{CustomResource, CustomResourceExt, KubeSchema};
 use schemars::JsonSchema;
@@ -10,15 +9,18 @@ use serde::{Deserialize, Serialize};
 use crate::api::{
     Violation,
     checker::Checker,
-    filter::FilterSpec,
-    kind::{ServedBy, TriggerKind, TriggerObject},
+    kind::{Trigger, TriggerKind, TriggerObject},
     selector,
-    trigger::{DedupSpec, DeliverySpec, Functions, Ordering, SharedGroups, TriggerCore, TriggerStatus},
+    trigger::{Functions, SharedGroups, TriggerGroups, TriggerStatus},
 };
 
 /// The registration of this kind.
-pub const KIND: TriggerKind =
-    TriggerKind { kind: "KafkaTrigger", finalizer: "kubeless.io/kafkatrigger", crd, decode };
+pub const KIND: TriggerKind = TriggerKind {
+    kind: "KafkaTrigger",
+    finalizer: "kubeless.io/kafkatrigger",
+    crd: KafkaTrigger::crd,
+    decode,
+};
 
 const TOPIC_FIX: &str = "write 1 to 249 of a-z, A-Z, 0-9, '.', '_', '-', and neither \".\" nor \"..\"";
 
@@ -95,22 +97,9 @@ pub struct KafkaTriggerSpec {
     /// Authentication. Default: none (or the client certificate of `credentials`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sasl: Option<SaslSpec>,
-    /// How events are handed to the function.
-    #[serde(default)]
-    pub delivery: DeliverySpec,
-    /// How repeated business events are recognised.
-    #[serde(default)]
-    pub dedup: DedupSpec,
-    /// CloudEvents subscription filters; all must match. Default: every event.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
-    pub filter: Vec<FilterSpec>,
-    /// Which events wait for each other. Default Key.
-    #[serde(default)]
-    pub ordering: Ordering,
-    /// Leaves new events at the source until it is false again. Default false.
-    #[serde(default)]
-    pub paused: bool,
+    /// What all triggers share.
+    #[serde(flatten)]
+    pub groups: TriggerGroups,
 }
 
 /// Where a subscription without committed offsets begins.
@@ -177,29 +166,18 @@ impl SaslMechanism {
     }
 }
 
-impl KafkaTrigger {
-    /// The shared part, checked and compiled.
-    ///
-    /// # Errors
-    /// Everything that is wrong with the shared groups.
-    pub fn core(&self) -> Result<TriggerCore, Vec<Violation>> {
-        let groups = SharedGroups {
-            functions: Functions::Selected(&self.spec.function_selector),
-            delivery: &self.spec.delivery,
-            dedup: &self.spec.dedup,
-            filter: &self.spec.filter,
-            ordering: self.spec.ordering,
-            paused: self.spec.paused,
-        };
-        TriggerCore::compile(KIND.kind, &self.metadata, groups)
+impl Trigger for KafkaTrigger {
+    const KIND: &'static str = KIND.kind;
+
+    fn groups(&self) -> SharedGroups<'_> {
+        self.spec.groups.of(Functions::Selected(&self.spec.function_selector))
     }
 
-    /// Checks what the schema cannot say about this kind's own fields.
-    pub fn violations(&self) -> Vec<Violation> {
+    fn violations(&self) -> Vec<Violation> {
         let mut violations = Vec::new();
         let spec = &self.spec;
         check_topic(&spec.topic, "/spec/topic", &mut violations);
-        if let Some(dead_letter) = &spec.delivery.dead_letter {
+        if let Some(dead_letter) = &spec.groups.delivery.dead_letter {
             check_topic(&dead_letter.topic, "/spec/delivery/deadLetter/topic", &mut violations);
             if dead_letter.topic == spec.topic {
                 violations.push(Violation::new(
@@ -216,7 +194,9 @@ impl KafkaTrigger {
         self.check_security(&mut violations);
         violations
     }
+}
 
+impl KafkaTrigger {
     fn check_start(&self, violations: &mut Vec<Violation>) {
         let at = "/spec/startingTimestamp";
         match (self.spec.starting_position, &self.spec.starting_timestamp) {
@@ -296,17 +276,11 @@ fn check_servers(servers: &str, violations: &mut Vec<Violation>) {
     }
 }
 
-/// The custom resource definition.
-pub fn crd() -> CustomResourceDefinition {
-    KafkaTrigger::crd()
-}
-
 /// Reads and checks a whole KafkaTrigger; the typed object is a [`KafkaTrigger`].
 ///
 /// # Errors
 /// Everything that is wrong with it.
 pub fn decode(object: serde_json::Value) -> Result<TriggerObject, Vec<Violation>> {
-    static CHECKER: Checker = Checker::new(crd);
-    let (trigger, core) = CHECKER.trigger(object, KafkaTrigger::violations, KafkaTrigger::core)?;
-    Ok(TriggerObject::new(core, ServedBy::Dispatcher, trigger))
+    static CHECKER: Checker = Checker::new(KafkaTrigger::crd);
+    CHECKER.trigger::<KafkaTrigger>(object)
 }

@@ -1,7 +1,6 @@
 //! `KinesisTrigger`: the resource of this source and its checks, under the old JSON names. Must never open a connection or
 //! read a credential.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{CustomResource, CustomResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,15 +8,18 @@ use serde::{Deserialize, Serialize};
 use crate::api::{
     Violation,
     checker::Checker,
-    filter::FilterSpec,
-    kind::{ServedBy, TriggerKind, TriggerObject},
+    kind::{Trigger, TriggerKind, TriggerObject},
     selector,
-    trigger::{DedupSpec, DeliverySpec, Functions, Ordering, SharedGroups, TriggerCore, TriggerStatus},
+    trigger::{Functions, SharedGroups, TriggerGroups, TriggerStatus},
 };
 
 /// The registration of this kind. The finalizer is misspelt in Kubeless, and so it is here.
-pub const KIND: TriggerKind =
-    TriggerKind { kind: "KinesisTrigger", finalizer: "kubeless.io/kenisistrigger", crd, decode };
+pub const KIND: TriggerKind = TriggerKind {
+    kind: "KinesisTrigger",
+    finalizer: "kubeless.io/kenisistrigger",
+    crd: KinesisTrigger::crd,
+    decode,
+};
 
 /// Records of a Kinesis stream, one call per record.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -65,43 +67,19 @@ pub struct KinesisTriggerSpec {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 2048))]
     pub endpoint: String,
-    /// How events are handed to the function.
-    #[serde(default)]
-    pub delivery: DeliverySpec,
-    /// How repeated business events are recognised.
-    #[serde(default)]
-    pub dedup: DedupSpec,
-    /// CloudEvents subscription filters; all must match. Default: every event.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
-    pub filter: Vec<FilterSpec>,
-    /// Which events wait for each other. Default Key.
-    #[serde(default)]
-    pub ordering: Ordering,
-    /// Leaves new events at the source until it is false again. Default false.
-    #[serde(default)]
-    pub paused: bool,
+    /// What all triggers share.
+    #[serde(flatten)]
+    pub groups: TriggerGroups,
 }
 
-impl KinesisTrigger {
-    /// The shared part, checked and compiled.
-    ///
-    /// # Errors
-    /// Everything that is wrong with the shared groups.
-    pub fn core(&self) -> Result<TriggerCore, Vec<Violation>> {
-        let groups = SharedGroups {
-            functions: Functions::Named(&self.spec.function_name),
-            delivery: &self.spec.delivery,
-            dedup: &self.spec.dedup,
-            filter: &self.spec.filter,
-            ordering: self.spec.ordering,
-            paused: self.spec.paused,
-        };
-        TriggerCore::compile(KIND.kind, &self.metadata, groups)
+impl Trigger for KinesisTrigger {
+    const KIND: &'static str = KIND.kind;
+
+    fn groups(&self) -> SharedGroups<'_> {
+        self.spec.groups.of(Functions::Named(&self.spec.function_name))
     }
 
-    /// Checks what the schema cannot say about this kind's own fields.
-    pub fn violations(&self) -> Vec<Violation> {
+    fn violations(&self) -> Vec<Violation> {
         let mut violations = Vec::new();
         let spec = &self.spec;
         if !selector::is_subdomain(&spec.secret) {
@@ -124,17 +102,11 @@ fn is_service_url(text: &str) -> bool {
     })
 }
 
-/// The custom resource definition.
-pub fn crd() -> CustomResourceDefinition {
-    KinesisTrigger::crd()
-}
-
 /// Reads and checks a whole KinesisTrigger; the typed object is a [`KinesisTrigger`].
 ///
 /// # Errors
 /// Everything that is wrong with it.
 pub fn decode(object: serde_json::Value) -> Result<TriggerObject, Vec<Violation>> {
-    static CHECKER: Checker = Checker::new(crd);
-    let (trigger, core) = CHECKER.trigger(object, KinesisTrigger::violations, KinesisTrigger::core)?;
-    Ok(TriggerObject::new(core, ServedBy::Dispatcher, trigger))
+    static CHECKER: Checker = Checker::new(KinesisTrigger::crd);
+    CHECKER.trigger::<KinesisTrigger>(object)
 }

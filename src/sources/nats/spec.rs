@@ -1,6 +1,5 @@
 //! `NATSTrigger`: the resource of this source and its checks, under the old JSON names. Must never open a connection.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::{CustomResource, CustomResourceExt, KubeSchema};
 use serde::{Deserialize, Serialize};
@@ -8,14 +7,13 @@ use serde::{Deserialize, Serialize};
 use crate::api::{
     Violation,
     checker::Checker,
-    filter::FilterSpec,
-    kind::{ServedBy, TriggerKind, TriggerObject},
-    trigger::{DedupSpec, DeliverySpec, Functions, Ordering, SharedGroups, TriggerCore, TriggerStatus},
+    kind::{Trigger, TriggerKind, TriggerObject},
+    trigger::{Functions, SharedGroups, TriggerGroups, TriggerStatus},
 };
 
 /// The registration of this kind.
 pub const KIND: TriggerKind =
-    TriggerKind { kind: "NATSTrigger", finalizer: "kubeless.io/natstrigger", crd, decode };
+    TriggerKind { kind: "NATSTrigger", finalizer: "kubeless.io/natstrigger", crd: NATSTrigger::crd, decode };
 
 const SUBJECT_FIX: &str =
     "write tokens separated by dots, without spaces; * stands for one token, > at the end for one or more";
@@ -53,43 +51,19 @@ pub struct NATSTriggerSpec {
     /// Functions of the same namespace that receive each message. Empty: every function of the namespace.
     #[serde(default)]
     pub function_selector: LabelSelector,
-    /// How events are handed to the function.
-    #[serde(default)]
-    pub delivery: DeliverySpec,
-    /// How repeated business events are recognised.
-    #[serde(default)]
-    pub dedup: DedupSpec,
-    /// CloudEvents subscription filters; all must match. Default: every event.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
-    pub filter: Vec<FilterSpec>,
-    /// Which events wait for each other. Default Key.
-    #[serde(default)]
-    pub ordering: Ordering,
-    /// Leaves new events at the source until it is false again. Default false.
-    #[serde(default)]
-    pub paused: bool,
+    /// What all triggers share.
+    #[serde(flatten)]
+    pub groups: TriggerGroups,
 }
 
-impl NATSTrigger {
-    /// The shared part, checked and compiled.
-    ///
-    /// # Errors
-    /// Everything that is wrong with the shared groups.
-    pub fn core(&self) -> Result<TriggerCore, Vec<Violation>> {
-        let groups = SharedGroups {
-            functions: Functions::Selected(&self.spec.function_selector),
-            delivery: &self.spec.delivery,
-            dedup: &self.spec.dedup,
-            filter: &self.spec.filter,
-            ordering: self.spec.ordering,
-            paused: self.spec.paused,
-        };
-        TriggerCore::compile(KIND.kind, &self.metadata, groups)
+impl Trigger for NATSTrigger {
+    const KIND: &'static str = KIND.kind;
+
+    fn groups(&self) -> SharedGroups<'_> {
+        self.spec.groups.of(Functions::Selected(&self.spec.function_selector))
     }
 
-    /// Checks what the schema cannot say about this kind's own fields.
-    pub fn violations(&self) -> Vec<Violation> {
+    fn violations(&self) -> Vec<Violation> {
         let mut violations = Vec::new();
         let mut check = |subject: &str, path: &str| {
             if !is_subject(subject) {
@@ -98,12 +72,12 @@ impl NATSTrigger {
             }
         };
         check(&self.spec.topic, "/spec/topic");
-        if let Some(dead_letter) = &self.spec.delivery.dead_letter {
+        if let Some(dead_letter) = &self.spec.groups.delivery.dead_letter {
             let subject = dead_letter.topic.as_str();
             // Nothing can be published to a wildcard.
             check(if subject.contains(['*', '>']) { "" } else { subject }, "/spec/delivery/deadLetter/topic");
         }
-        if self.spec.dedup.key.as_ref().is_some_and(|key| key.record_key.is_some()) {
+        if self.spec.groups.dedup.key.as_ref().is_some_and(|key| key.record_key.is_some()) {
             let what = "a message has no key";
             violations.push(Violation::new("/spec/dedup/key/recordKey", what, "use header or jsonPointer"));
         }
@@ -122,19 +96,13 @@ pub fn is_subject(subject: &str) -> bool {
     })
 }
 
-/// The custom resource definition.
-pub fn crd() -> CustomResourceDefinition {
-    NATSTrigger::crd()
-}
-
 /// Reads and checks a whole NATSTrigger; the typed object is a [`NATSTrigger`].
 ///
 /// # Errors
 /// Everything that is wrong with it.
 pub fn decode(object: serde_json::Value) -> Result<TriggerObject, Vec<Violation>> {
-    static CHECKER: Checker = Checker::new(crd);
-    let (trigger, core) = CHECKER.trigger(object, NATSTrigger::violations, NATSTrigger::core)?;
-    Ok(TriggerObject::new(core, ServedBy::Dispatcher, trigger))
+    static CHECKER: Checker = Checker::new(NATSTrigger::crd);
+    CHECKER.trigger::<NATSTrigger>(object)
 }
 
 #[cfg(test)]
