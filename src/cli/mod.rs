@@ -4,6 +4,7 @@
 mod age;
 mod commands;
 mod exit;
+pub mod install;
 mod listing;
 pub mod output;
 mod progress;
@@ -30,6 +31,7 @@ const EXAMPLES: &str = "Examples:
   kubeless events list --outcome in_doubt          what a crash left open
   kubeless validate config/ && kubeless crds | kubectl apply --server-side -f -
 
+  kubeless install                                 onto a cluster
   kubeless check                                   what the cluster lacks, and how to fix it
   kubeless function deploy hello -r python3.13 --handler hello.main -f hello.py --wait
   kubeless function call hello --data '{\"name\":\"Ada\"}'
@@ -91,6 +93,8 @@ enum Command {
     Check(commands::check::Args),
     /// Checks manifests without touching anything.
     Validate(commands::validate::Args),
+    /// Installs the programs on a cluster, or prints the manifests for it.
+    Install(commands::install::Args),
     /// Prints the custom resource definitions.
     #[command(before_help = CRDS_EXAMPLES)]
     Crds,
@@ -167,6 +171,7 @@ impl Command {
             Self::Send(args) => commands::send::run(&args, wiring),
             Self::Events(command) => command.run(),
             Self::Validate(args) => commands::validate::run(&args, wiring),
+            Self::Install(args) => commands::install::run(&args),
             Self::Crds => commands::crds::run(wiring),
             Self::Version(args) => commands::version::run(&args),
             Self::Child(args) => commands::child::run(&args, wiring),

@@ -11,6 +11,9 @@ mod endpoints;
 mod filter;
 mod fuzz_bodies;
 mod headers;
+mod install;
+mod install_roles;
+
 mod invoker;
 mod journal;
 mod kubeless_config;

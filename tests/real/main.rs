@@ -5,6 +5,7 @@ mod cluster_smoke;
 mod crds;
 mod demo;
 mod dev;
+mod install;
 mod kafka_delivery;
 mod kafka_lifecycle;
 mod kafka_security;

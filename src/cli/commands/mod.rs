@@ -8,6 +8,7 @@ pub mod delete;
 pub mod dev;
 pub mod events;
 pub mod function;
+pub mod install;
 pub mod send;
 pub mod server_config;
 pub mod trigger;
