@@ -133,7 +133,9 @@ impl Cluster {
     /// that is down.
     pub fn start_again(&mut self, part: &str) {
         self.run(&["start", part]);
-        if self.pid("kube-apiserver").is_some() && self.pid("etcd").is_some() {
+        // The part itself may be on its way into the namespaces still, without a pid there.
+        let runs = |name: &str| name == part || self.pid(name).is_some();
+        if runs("kube-apiserver") && runs("etcd") {
             let ready = || self.try_kubectl(&["get", "--raw=/readyz"], "").ok();
             wait::until("the API server to be ready again", PATIENCE, ready);
         }
