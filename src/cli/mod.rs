@@ -33,7 +33,7 @@ const EXAMPLES: &str = "Examples:
 
   kubeless install                                 onto a cluster
   kubeless check                                   what the cluster lacks, and how to fix it
-  kubeless function deploy hello -r python3.13 --handler hello.main -f hello.py --wait
+  kubeless function deploy hello -r python3.11 --handler hello.main -f hello.py --wait
   kubeless function call hello --data '{\"name\":\"Ada\"}'
   kubeless trigger --help                          which events can call it
 ";

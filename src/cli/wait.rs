@@ -26,6 +26,9 @@ use std::time::{Duration, Instant};
 /// Events that are shown.
 const EVENTS: usize = 5;
 
+/// What is said while no controller has.
+const SILENCE: &str = "nothing has reported on it yet";
+
 /// The flag.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct Wait {
@@ -50,7 +53,7 @@ impl Wait {
         let Some(limit) = self.wait else { return Ok(None) };
         let began = Instant::now();
         let progress = Progress::start(&format!("waiting for {name}"));
-        let mut last = "nothing has reported on it yet".to_owned();
+        let mut last = SILENCE.to_owned();
         let ended = tokio::time::timeout(limit, watch(session, name, &progress, &mut last)).await;
         drop(progress);
         match ended {
@@ -67,6 +70,9 @@ impl Wait {
             Err(_) => {
                 let after = age::span(i64::try_from(limit.as_secs()).unwrap_or(i64::MAX));
                 talk(&format!("error: function {name} is not ready after {after}: {last}"));
+                if last == SILENCE {
+                    talk("  is the controller running? kubeless check");
+                }
                 explain(session, name).await;
                 Ok(Some(Exit::Unknown))
             }
@@ -115,9 +121,7 @@ fn state(function: &Value) -> State {
         return State::Refused(told(refused));
     }
     match find(&conditions, types::READY) {
-        None => State::Waiting(
-            "nothing has reported on it yet (is kubeless-controller running? kubeless check)".to_owned(),
-        ),
+        None => State::Waiting(SILENCE.to_owned()),
         Some(ready) if !current(&ready) => {
             State::Waiting("the controller has not seen this change yet".to_owned())
         }
@@ -136,7 +140,8 @@ async fn explain(session: &Session, name: &str) {
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Unknown");
         let troubles: Vec<String> = workload::statuses(pod).filter_map(workload::trouble).collect();
         let pod = pod.metadata.name.as_deref().unwrap_or_default();
-        talk(&printable_lines(&format!("  Pod {pod}: {phase} {}", troubles.join(", "))));
+        let troubles = if troubles.is_empty() { "not ready".to_owned() } else { troubles.join(", ") };
+        talk(&printable_lines(&format!("  Pod {pod} ({phase}): {troubles}")));
     }
     if found.pods.is_empty() && found.unseen.is_empty() {
         talk("  there is no Pod yet");

@@ -3,7 +3,10 @@
 
 use super::session::Session;
 use crate::cluster::client;
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Event, Pod};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ContainerState, ContainerStatus, Event, Pod},
+};
 use kube::{
     Api,
     api::{ListParams, LogParams},
@@ -21,6 +24,8 @@ const LOG_BYTES: i64 = 8 * 1024;
 /// What was found.
 #[derive(Debug, Default)]
 pub struct Workload {
+    /// The Deployment, if there is one and it may be seen.
+    pub deployment: Option<Deployment>,
     /// Pods, newest first.
     pub pods: Vec<Pod>,
     /// Events about the function and what was made for it, oldest first.
@@ -34,6 +39,11 @@ impl Workload {
     pub async fn read(session: &Session, name: &str) -> Self {
         let mut found = Self::default();
         let client = &session.connection.client;
+        let deployments: Api<Deployment> = Api::namespaced(client.clone(), &session.namespace);
+        match deployments.get_opt(name).await {
+            Ok(deployment) => found.deployment = deployment,
+            Err(error) => found.unseen.push(format!("Deployment: {}", client::explain(&error))),
+        }
         let pods: Api<Pod> = Api::namespaced(client.clone(), &session.namespace);
         match pods.list(&ListParams::default().labels(&format!("function={name}")).limit(MAX_PODS)).await {
             Ok(list) => found.pods = list.items,
@@ -95,8 +105,9 @@ pub fn trouble(status: &ContainerStatus) -> Option<String> {
     let last = status.last_state.as_ref().and_then(ended);
     let reason = match (&state.waiting, ended(state)) {
         (Some(waiting), _) => {
-            let words = [waiting.reason.as_deref(), waiting.message.as_deref()];
-            words.into_iter().flatten().collect::<Vec<_>>().join(": ")
+            // kubelet repeats which Pod and container it speaks of, and everybody knows.
+            let message = waiting.message.as_deref().and_then(|text| text.split(" container=").next());
+            [waiting.reason.as_deref(), message].into_iter().flatten().collect::<Vec<_>>().join(": ")
         }
         (None, Some(ended)) => ended,
         (None, None) => return None,

@@ -79,7 +79,7 @@ const DEPLOY: [&str; 9] = [
     "deploy",
     "hello",
     "--runtime",
-    "python3.13",
+    "python3.11",
     "--handler",
     "hello.main",
     "--from-file",
@@ -135,7 +135,7 @@ fn deploy_makes_what_kubeless_made_of_its_flags() {
         "kind": "Function",
         "metadata": metadata(json!({ "created-by": "kubeless", "function": "hello", "topic": "orders", "team": "a" })),
         "spec": {
-            "runtime": "python3.13",
+            "runtime": "python3.11",
             "handler": "hello.main",
             "function": CODE,
             "function-content-type": "text",

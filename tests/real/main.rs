@@ -1,6 +1,8 @@
 //! Real servers: Apache Kafka, Kubernetes and child processes of this product.
 
 mod apiserver;
+mod cli_cluster;
+mod cli_pods;
 mod cluster_smoke;
 mod crds;
 mod demo;

@@ -20,7 +20,7 @@ use std::{
 const EXAMPLES: &str = "Examples:
   kubeless validate config/
   kubeless validate orders.yaml -o json
-  kubeless function deploy hello -r python3.13 --handler a.b -f a.py --dry-run | kubeless validate -
+  kubeless function deploy hello -r python3.11 --handler a.b -f a.py --dry-run | kubeless validate -
 ";
 
 /// Arguments.

@@ -90,7 +90,12 @@ fn forbidden(asked: &Asked<'_>, status: &Status) -> anyhow::Error {
         return anyhow!("{}", status.message);
     }
     let Asked { verb, kind, namespace, .. } = asked;
-    let user = status.message.split('"').nth(1).unwrap_or("NAME");
+    let user =
+        status.message.split("User \"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or("NAME");
+    let subject = match user.strip_prefix("system:serviceaccount:") {
+        Some(account) => format!("--serviceaccount={account}"),
+        None => format!("--user={user}"),
+    };
     let (space, role, what) = match namespace {
         Some(name) => (format!("-n {name} "), "role", format!("in namespace {name}")),
         None => (String::new(), "clusterrole", "in all namespaces".to_owned()),
@@ -100,7 +105,7 @@ fn forbidden(asked: &Asked<'_>, status: &Status) -> anyhow::Error {
     anyhow!(
         "{user} may not {verb} {resource} {what}; somebody who administers the cluster can allow it:\n  \
          kubectl {space}create {role} {title} --verb={verb} --resource={resource}\n  \
-         kubectl {space}create {role}binding {title} --{role}={title} --user={user}"
+         kubectl {space}create {role}binding {title} --{role}={title} {subject}"
     )
 }
 

@@ -6,6 +6,7 @@
 
 pub mod apiserver;
 pub mod certificates;
+pub mod cli;
 pub mod cluster;
 pub mod kafka;
 pub mod kafka_client;

@@ -14,7 +14,7 @@ use crate::{
         Wiring,
         session::{
             Session, explain,
-            objects::{FUNCTIONS, Kind, conditions},
+            objects::{FUNCTIONS, conditions},
         },
         system::{self, System},
     },
@@ -58,9 +58,6 @@ pub async fn check(session: &Session, wiring: &dyn Wiring) -> Vec<Finding> {
 
 /// Each definition: there, of our version, and made by this version of the program.
 async fn definitions(session: &Session, wiring: &dyn Wiring) -> Vec<Finding> {
-    let triggers = wiring.triggers();
-    let kinds: Vec<Kind> =
-        std::iter::once(FUNCTIONS).chain(triggers.iter().map(|command| command.resource)).collect();
     let served = match session.connection.client.list_api_group_resources(&format!("{GROUP}/{VERSION}")).await
     {
         Ok(list) => list.resources.into_iter().map(|resource| resource.name).collect(),
@@ -70,16 +67,14 @@ async fn definitions(session: &Session, wiring: &dyn Wiring) -> Vec<Finding> {
             return vec![Finding::problem("definitions", client::explain(&error), fix)];
         }
     };
-    let mine = wiring.definitions();
     let mut findings = Vec::new();
-    for kind in kinds {
-        let name = format!("definition {}", kind.crd());
-        if !served.contains(kind.plural) {
+    for ours in wiring.definitions() {
+        let name = format!("definition {}", ours.metadata.name.as_deref().unwrap_or_default());
+        if !served.contains(&ours.spec.names.plural) {
             findings.push(Finding::problem(name, format!("{GROUP}/{VERSION} is not served"), INSTALL_CRDS));
             continue;
         }
-        let same = same_definition(session, &kind, &mine).await;
-        findings.push(match same {
+        findings.push(match is_same(session, &ours).await {
             Some(false) => Finding::warning(name, "made by another version than this program", INSTALL_CRDS),
             Some(true) => Finding::ok(name, format!("{VERSION}, as this program makes it")),
             // Definitions are the cluster's; developers often may not read them, and need not.
@@ -90,10 +85,9 @@ async fn definitions(session: &Session, wiring: &dyn Wiring) -> Vec<Finding> {
 }
 
 /// Whether the cluster's definition has the fields of ours; `None` if it may not be read.
-async fn same_definition(session: &Session, kind: &Kind, mine: &[CustomResourceDefinition]) -> Option<bool> {
+async fn is_same(session: &Session, ours: &CustomResourceDefinition) -> Option<bool> {
     let api: Api<CustomResourceDefinition> = Api::all(session.connection.client.clone());
-    let theirs = api.get(&kind.crd()).await.ok()?;
-    let ours = mine.iter().find(|crd| crd.spec.names.plural == kind.plural)?;
+    let theirs = api.get(ours.metadata.name.as_deref()?).await.ok()?;
     let schema = |crd: &CustomResourceDefinition| {
         let version = crd.spec.versions.iter().find(|version| version.name == VERSION)?;
         let schema = serde_json::to_value(version.schema.as_ref()?).ok()?;
@@ -178,11 +172,7 @@ async fn configuration(session: &Session, system: &System) -> Finding {
             system::sentences(&violations),
             format!("kubectl -n {} edit configmap {}", system.namespace, system.config),
         ),
-        Ok(None) => Finding::warning(
-            name,
-            "there is none: the built-in runtimes are in force",
-            "none needed, unless runtimes are to be added",
-        ),
+        Ok(None) => Finding::ok(name, "there is none: the built-in runtimes are in force"),
         Err(error) => {
             let fix = "ask for: get on configmaps in that namespace; only get-server-config and deploy's check of the runtime need it";
             Finding::warning(name, client::explain(&error), fix)
@@ -245,6 +235,9 @@ async fn functions(session: &Session) -> Option<Finding> {
         .filter_map(|function| function["metadata"]["name"].as_str())
         .collect();
     let name = format!("functions of namespace {}", session.namespace);
+    if found.is_empty() {
+        return Some(Finding::ok(name, "there are none"));
+    }
     if not_ready.is_empty() {
         return Some(Finding::ok(name, format!("{} of {} are ready", found.len(), found.len())));
     }

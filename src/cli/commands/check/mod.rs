@@ -94,8 +94,10 @@ pub fn run(args: &Args, wiring: &dyn Wiring) -> anyhow::Result<Exit> {
     }
     let mut out = output::stdout();
     match args.output {
-        Format::Table | Format::Wide => write!(out, "{}", table(&findings))?,
-        format => output::list(&mut out, format, &findings, table, |finding| finding.check.clone())?,
+        Format::Table | Format::Wide => write!(out, "{}", report(&findings))?,
+        format => {
+            output::list(&mut out, format, &findings, |_| Table::plain(), |finding| finding.check.clone())?;
+        }
     }
     let problems = findings.iter().any(|finding| finding.status == Status::Problem);
     Ok(if problems { Exit::ProblemsFound } else { Exit::Ok })
@@ -115,8 +117,8 @@ async fn all(pre: bool, session: &Session, wiring: &dyn Wiring) -> Vec<Finding> 
     findings
 }
 
-/// A line for each check, and one below it with the fix.
-fn table(findings: &[Finding]) -> Table {
+/// A line for each check, and the fix below it.
+fn report(findings: &[Finding]) -> String {
     let mut table = Table::plain();
     for finding in findings {
         let (word, tone) = match finding.status {
@@ -129,12 +131,16 @@ fn table(findings: &[Finding]) -> Table {
             finding.check.as_str().into(),
             finding.detail.as_str().into(),
         ]);
+    }
+    let mut text = String::new();
+    for (line, finding) in table.to_string().lines().zip(findings) {
+        text += &format!("{line}\n");
         for (index, line) in finding.fix.lines().enumerate() {
-            let lead = if index == 0 { "fix:" } else { "" };
-            table.cells(vec!["".into(), lead.into(), line.into()]);
+            let lead = if index == 0 { "fix:" } else { "    " };
+            text += &format!("           {lead} {}\n", output::printable(line));
         }
     }
-    table
+    text
 }
 
 #[cfg(test)]
@@ -144,10 +150,13 @@ mod tests {
     #[test]
     fn a_fix_stands_below_its_problem() {
         let findings = [Finding::ok("a", "fine"), Finding::problem("crds", "missing", "do this\nthen that")];
-        let text = anstream::adapter::strip_str(&table(&findings).to_string()).to_string();
-        assert_eq!(
-            text,
-            "ok       a     fine\nPROBLEM  crds  missing\n         fix:  do this\n               then that\n"
-        );
+        let text = anstream::adapter::strip_str(&report(&findings)).to_string();
+        let wanted = [
+            "ok       a     fine",
+            "PROBLEM  crds  missing",
+            "           fix: do this",
+            "                then that",
+        ];
+        assert_eq!(text.lines().collect::<Vec<_>>(), wanted);
     }
 }

@@ -12,6 +12,7 @@ use crate::{
             shown,
         },
     },
+    cluster::client,
     config::quantity::duration,
 };
 use anyhow::{Context, anyhow};
@@ -207,8 +208,14 @@ fn refused(session: &Session, name: &str, status: Status) -> (Exit, String) {
 }
 
 fn unanswered(session: &Session, name: &str, limit: Duration, error: &kube::Error) -> anyhow::Error {
-    let words = explain::unreachable(&session.connection.server, error);
-    anyhow!("no answer from function {name} within {}: {words}; it may have run", duration::format(limit))
+    let words = client::explain(error);
+    if words.contains("timed out") {
+        return anyhow!("no answer from function {name} within {}; it may have run", duration::format(limit));
+    }
+    anyhow!(
+        "the connection to {} broke off: {words}; function {name} may have run",
+        session.connection.server
+    )
 }
 
 async fn print(mut body: Body) -> anyhow::Result<()> {

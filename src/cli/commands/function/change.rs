@@ -280,8 +280,8 @@ mod tests {
     fn each_flag_changes_its_place_and_nothing_else() {
         type Edit = fn(&mut Value);
         let cases: [(Changes, Edit); 10] = [
-            (Changes { runtime: Some("python3.13".into()), ..Changes::default() }, |f| {
-                f["spec"]["runtime"] = "python3.13".into();
+            (Changes { runtime: Some("python3.11".into()), ..Changes::default() }, |f| {
+                f["spec"]["runtime"] = "python3.11".into();
             }),
             (Changes { timeout: Some(String::new()), ..Changes::default() }, |f| {
                 f["spec"].as_object_mut().map(|spec| spec.remove("timeout"));

@@ -24,11 +24,11 @@ use serde_json::{Value, json};
 const CRONJOBS: Kind = Kind { kind: "CronJobTrigger", plural: "cronjobtriggers", noun: "cron trigger" };
 
 const EXAMPLES: &str = "Examples:
-  kubeless function deploy hello -r python3.13 --handler hello.main --from-file hello.py --wait
-  kubeless function deploy hello -r nodejs22 --handler app.run -f code.zip -d package.json
-  kubeless function deploy hello -r python3.13 --handler a.b -f a.py -e LEVEL=debug -l topic=orders
+  kubeless function deploy hello -r python3.11 --handler hello.main --from-file hello.py --wait
+  kubeless function deploy hello -r nodejs18 --handler app.run -f code.zip -d package.json
+  kubeless function deploy hello -r python3.11 --handler a.b -f a.py -e LEVEL=debug -l topic=orders
   kubeless function deploy hello --runtime-image registry.example/hello:1 --port 3000
-  kubeless function deploy hello -r python3.13 --handler a.b -f a.py --dry-run > hello.yaml
+  kubeless function deploy hello -r python3.11 --handler a.b -f a.py --dry-run > hello.yaml
 ";
 
 /// Arguments.

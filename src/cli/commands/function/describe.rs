@@ -21,6 +21,7 @@ use crate::{
     },
 };
 use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::Value;
 use std::io::Write;
 
@@ -61,7 +62,7 @@ pub async fn run(args: &Args, session: &Session, wiring: &dyn Wiring) -> anyhow:
     let triggers = triggers(session, &function, &wiring.triggers()).await;
     let now = Timestamp::now();
     let mut out = output::stdout();
-    write!(out, "{}", properties(&function, now))?;
+    write!(out, "{}", properties(&function, workload.deployment.as_ref(), now))?;
     section(&mut out, "Conditions", &conditions_of(&function, now))?;
     section(&mut out, "Pods", &pods(&workload, now))?;
     section(&mut out, "Triggers", &triggers)?;
@@ -81,7 +82,7 @@ fn section(out: &mut impl Write, title: &str, table: &Table) -> std::io::Result<
 }
 
 /// Names and values; a value of several parts has a line for each.
-fn properties(function: &Value, now: Timestamp) -> Table {
+fn properties(function: &Value, deployment: Option<&Deployment>, now: Timestamp) -> Table {
     let text = |pointer: &str| function.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let container = |field: &str| text(&format!("{CONTAINER}/{field}")).to_owned();
     let mut table = Table::plain();
@@ -114,7 +115,7 @@ fn properties(function: &Value, now: Timestamp) -> Table {
     );
     add("URL", &[text("/status/url").to_owned()]);
     add("Age", &[age(function["metadata"]["creationTimestamp"].as_str(), now)]);
-    table.cells(vec!["Status:".into(), rows::status(function, None)]);
+    table.cells(vec!["Status:".into(), rows::status(function, deployment)]);
     table
 }
 
@@ -265,7 +266,7 @@ mod tests {
     fn every_property_is_there_even_if_empty() {
         let function =
             json!({ "metadata": { "name": "f", "namespace": "n" }, "spec": { "function": "abc" } });
-        let text = properties(&function, Timestamp::UNIX_EPOCH).to_string();
+        let text = properties(&function, None, Timestamp::UNIX_EPOCH).to_string();
         for part in
             ["Name:          f", "Handler:       <none>", "Code:          text, 3 bytes", "180 s (default)"]
         {

@@ -11,7 +11,7 @@ use clap::ValueEnum;
 /// What a function is made of.
 #[derive(Debug, clap::Args)]
 pub struct Flags {
-    /// Runtime and version, as in python3.13 (kubeless get-server-config lists them).
+    /// Runtime and version, as in python3.11 (kubeless get-server-config lists them).
     #[arg(short, long, value_name = "NAME")]
     runtime: Option<String>,
     /// What is called: <file without suffix>.<function>, as in hello.main.
@@ -132,7 +132,7 @@ impl Flags {
         let wrong = |text: &str| Err(UsageError(text.to_owned()));
         match (&self.runtime, &self.runtime_image, &self.handler, &self.from_file) {
             (None, None, ..) => wrong(
-                "neither --runtime nor --runtime-image; write for example --runtime python3.13 (kubeless \
+                "neither --runtime nor --runtime-image; write for example --runtime python3.11 (kubeless \
                  get-server-config lists the runtimes)",
             ),
             (Some(_), _, None, _) => wrong(

@@ -20,7 +20,7 @@ use crate::cli::{Exit, Wiring, session::Place};
 use clap::Subcommand;
 
 const EXAMPLES: &str = "Examples:
-  kubeless function deploy hello -r python3.13 --handler hello.main --from-file hello.py --wait
+  kubeless function deploy hello -r python3.11 --handler hello.main --from-file hello.py --wait
   kubeless function call hello --data '{\"name\":\"Ada\"}'
   kubeless function list
 ";

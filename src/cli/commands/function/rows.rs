@@ -78,7 +78,7 @@ pub fn status(function: &Value, deployment: Option<&Deployment>) -> Cell {
             (number(status.ready_replicas), number(status.replicas), None)
         }
         (None, None) => {
-            return Cell::new("MISSING: no controller has reported, see kubeless check", Tone::Bad);
+            return Cell::new("MISSING: see kubeless check", Tone::Bad);
         }
     };
     match told {
@@ -151,7 +151,7 @@ mod tests {
         json!({
             "metadata": { "name": "hello", "namespace": "shop", "labels": { "a": "b" },
                           "creationTimestamp": "2026-01-01T00:00:00Z" },
-            "spec": { "handler": "h.f", "runtime": "python3.13", "deps": "# x\nrequests\nnumpy==2\n",
+            "spec": { "handler": "h.f", "runtime": "python3.11", "deps": "# x\nrequests\nnumpy==2\n",
                       "deployment": { "spec": { "template": { "spec": { "containers": [{
                           "env": [{ "name": "A", "value": "1" },
                                   { "name": "B", "valueFrom": { "secretKeyRef": { "name": "s", "key": "k" } } }],
@@ -177,7 +177,7 @@ mod tests {
         let text = anstream::adapter::strip_str(&table.to_string()).to_string();
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].starts_with("NAME   NAMESPACE  HANDLER  RUNTIME     DEPENDENCIES"), "{text}");
-        assert!(lines[1].contains("h.f      python3.13  requests, numpy==2  1/2 READY"), "{text}");
+        assert!(lines[1].contains("h.f      python3.11  requests, numpy==2  1/2 READY"), "{text}");
         assert!(lines[2].contains("1/2 NOT READY (CrashLoop)"), "{text}");
         assert!(lines[3].contains("MISSING: ") && lines[3].ends_with("60m"), "{text}");
     }

@@ -48,8 +48,8 @@ struct Row {
     namespace: String,
     method: String,
     message: String,
-    total_calls: f64,
-    total_failures: f64,
+    total_calls: u64,
+    total_failures: u64,
     total_duration_seconds: f64,
     avg_duration_seconds: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -217,8 +217,8 @@ fn parse(page: &str, blank: &Row) -> Vec<Row> {
             .entry(method.to_owned())
             .or_insert_with(|| (Row { method: method.to_owned(), ..blank.clone() }, 0.0));
         match name {
-            "function_calls_total" => row.total_calls += value,
-            "function_failures_total" => row.total_failures += value,
+            "function_calls_total" => row.total_calls += value as u64,
+            "function_failures_total" => row.total_failures += value as u64,
             "function_duration_seconds_sum" => row.total_duration_seconds += value,
             _ => *count += value,
         }
@@ -227,7 +227,7 @@ fn parse(page: &str, blank: &Row) -> Vec<Row> {
         row.avg_duration_seconds = if count > 0.0 { row.total_duration_seconds / count } else { 0.0 };
         row
     });
-    averaged.filter(|row| row.total_calls > 0.0).collect()
+    averaged.filter(|row| row.total_calls > 0).collect()
 }
 
 #[cfg(test)]
@@ -242,8 +242,8 @@ mod tests {
             python_info{version=\"3\"} 1.0\n";
         let rows = parse(page, &Row::default());
         assert_eq!(rows.len(), 2);
-        assert_eq!((rows[0].method.as_str(), rows[0].total_calls), ("GET", 2.0));
-        assert_eq!((rows[1].total_failures, rows[1].avg_duration_seconds), (1.0, 0.5));
+        assert_eq!((rows[0].method.as_str(), rows[0].total_calls), ("GET", 2));
+        assert_eq!((rows[1].total_failures, rows[1].avg_duration_seconds), (1, 0.5));
     }
 
     #[test]

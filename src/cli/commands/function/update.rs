@@ -14,7 +14,7 @@ use crate::cli::{
 const EXAMPLES: &str = "Examples:
   kubeless function update hello --from-file hello.py --wait
   kubeless function update hello --env LEVEL=info --env OLD- --memory 256Mi
-  kubeless function update hello --runtime python3.13 --dry-run=server -o yaml
+  kubeless function update hello --runtime python3.11 --dry-run=server -o yaml
 ";
 
 /// Arguments.

@@ -59,7 +59,7 @@ fn ready(trigger: &Value) -> [Cell; 2] {
             };
             [Cell::new(&ready.status, tone), Cell::new(&ready.reason, Tone::Plain)]
         }
-        None => [Cell::new("Unknown", Tone::Pending), Cell::new("nobody has reported yet", Tone::Plain)],
+        None => [Cell::new("Unknown", Tone::Pending), Cell::new("<none>", Tone::Plain)],
     }
 }
 
