@@ -3,11 +3,11 @@
 use kubeless::cluster::manifests::{Limits as ManifestLimits, Manifests, read_text};
 use kubeless::event::Event;
 use kubeless::event::headers::HeaderTemplate;
+use kubeless::sources::TRIGGERS;
 use kubeless::sources::kafka::decode::{
     DecodeConfig, Decoder, DedupKey, Limits, Ordering, RawRecord, Rejection,
 };
 use kubeless::sources::kafka::register::{self, Decoded};
-use kubeless::sources::kafka::spec;
 use std::sync::Arc;
 
 /// Every name a request may have beside `ce-<extension>`.
@@ -58,11 +58,15 @@ const NAMES: [&str; 18] = [
 ];
 
 /// Beginnings of manifests that a small first byte of the input picks, so that the fields behind them are met, too.
-const HEADS: [&str; 4] = [
+const HEADS: [&str; 8] = [
     "apiVersion: kubeless.io/v1beta1\nkind: KafkaTrigger\nmetadata: {name: t}\nspec:\n  topic: orders\n  ",
     "apiVersion: kubeless.io/v1beta1\nkind: Function\nmetadata: {name: f}\nspec:\n  ",
     "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: e}\n",
     "apiVersion: v1\nkind: List\nitems:\n- ",
+    "apiVersion: kubeless.io/v1beta1\nkind: HTTPTrigger\nmetadata: {name: t}\nspec:\n  function-name: f\n  ",
+    "apiVersion: kubeless.io/v1beta1\nkind: CronJobTrigger\nmetadata: {name: t}\nspec:\n  function-name: f\n  schedule: ",
+    "apiVersion: kubeless.io/v1beta1\nkind: NATSTrigger\nmetadata: {name: t}\nspec:\n  topic: ",
+    "apiVersion: kubeless.io/v1beta1\nkind: KinesisTrigger\nmetadata: {name: t}\nspec:\n  endpoint: ",
 ];
 
 /// Cuts input into pieces: a length byte, then that many bytes; what is left at the end is the body.
@@ -182,7 +186,7 @@ pub fn yaml_to_resource(input: &[u8]) {
         None => String::from_utf8_lossy(input).into_owned(),
     };
     let limits = ManifestLimits { max_documents: 64, max_problems: 16, ..ManifestLimits::default() };
-    let read = |text: &str| read_text("m.yaml", text, &[spec::KIND], &limits);
+    let read = |text: &str| read_text("m.yaml", text, TRIGGERS, &limits);
     let found = read(&text);
     assert!(found.problems.len() <= limits.max_problems);
     // YAML ends a line at a lone carriage return too.

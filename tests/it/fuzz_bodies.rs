@@ -38,10 +38,10 @@ proptest! {
 /// Random bytes, or the beginning of a manifest (picked by a small first byte) with lines that look like fields.
 fn manifest() -> impl Strategy<Value = Vec<u8>> {
     let line =
-        (0_usize..4, "[a-zA-Z]{1,12}|topic|delivery|dedup|key|filter|name|spec", "\\PC{0,20}|[0-9]{1,20}m?")
+        (0_usize..4, "[a-zA-Z]{1,12}|topic|delivery|dedup|key|filter|name|spec|path|payload|handler|timeout|timeZone|catchUp", "\\PC{0,20}|[0-9]{1,20}m?")
             .prop_map(|(indent, key, value)| format!("{}{key}: {value}\n", "  ".repeat(indent)));
     let marked = prop_oneof![6 => line, 1 => Just("---\n".to_owned()), 1 => "[-&*!|>{}\\[\\]\t ]{1,6}\n"];
-    let fields = (0_u8..5, vec(marked, 0..12)).prop_map(|(head, lines)| {
+    let fields = (0_u8..9, vec(marked, 0..12)).prop_map(|(head, lines)| {
         let mut input = vec![head];
         input.extend(lines.concat().into_bytes());
         input
