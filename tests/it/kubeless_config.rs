@@ -35,12 +35,15 @@ fn the_built_in_catalogue_lists_all_that_kubeless_published() {
          ruby2.4 ruby2.5 ruby2.6 php7.2 php7.3 php7.4 dotnetcore2.0 dotnetcore2.1 dotnetcore2.2 dotnetcore3.1 ballerina0.981.0 \
          jvm1.8 vertx1.8 nodejs_distroless8 nodejsCE8"
     );
+    let script = include_str!("../../scripts/images.sh");
     for (own, tag) in [("python3.11", "3.11"), ("nodejs18", "18")] {
         let image = &catalogue.find(own).unwrap().1.image(Phase::Runtime).unwrap().image;
         assert!(
             image.ends_with(&format!(":{tag}-{}", env!("CARGO_PKG_VERSION"))),
             "{image}: follow the version"
         );
+        let built = image.replace(env!("CARGO_PKG_VERSION"), "$version");
+        assert!(script.contains(&built), "scripts/images.sh builds no {built}");
     }
     let written: serde_json::Value = serde_json::to_value(catalogue).unwrap();
     assert_eq!(written, serde_json::from_str::<serde_json::Value>(BUILT_IN).unwrap(), "nothing is lost");
