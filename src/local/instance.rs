@@ -5,6 +5,7 @@ use super::{
     child::{Spawner, describe, stop},
     echo::Echo,
     layout::Layout,
+    nodejs,
     output::{relay, say},
     plan::FunctionPlan,
     python,
@@ -59,6 +60,26 @@ pub enum Change {
     Down(String),
 }
 
+/// Languages whose runtimes this binary carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Language {
+    /// `python`, whatever its version.
+    Python,
+    /// `nodejs`, whatever its version.
+    Nodejs,
+}
+
+impl Language {
+    /// The language of a runtime as a Function names it: with a version, or without.
+    fn of(runtime: &str) -> Option<Self> {
+        match runtime.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.') {
+            "python" => Some(Self::Python),
+            "nodejs" => Some(Self::Nodejs),
+            _ => None,
+        }
+    }
+}
+
 /// What every instance needs to start.
 #[derive(Debug)]
 pub struct Ground {
@@ -66,8 +87,8 @@ pub struct Ground {
     pub layout: Layout,
     /// How children are started.
     pub spawner: Spawner,
-    /// One preparation of the Python environment at a time; true once it is there.
-    pub python: tokio::sync::Mutex<bool>,
+    /// One preparation of a runtime at a time; those that are there.
+    pub prepared: tokio::sync::Mutex<Vec<Language>>,
     /// Where reports go.
     pub reports: mpsc::Sender<Report>,
 }
@@ -181,19 +202,28 @@ impl Run {
             );
             return Err(End::Hopeless(text));
         }
-        if !function.runtime.starts_with("python") {
+        let Some(language) = Language::of(&function.runtime) else {
             let runtime = &function.runtime;
             return Err(End::Hopeless(format!(
-                "runtime `{runtime}` is not supported in local mode yet; use python or echo"
+                "runtime `{runtime}` is not supported in local mode yet; use python, nodejs or echo"
             )));
-        }
-        let mut prepared = ground.python.lock().await;
-        if !*prepared {
-            python::prepare(&ground.layout, &ground.spawner).await.map_err(End::Retry)?;
-            *prepared = true;
+        };
+        let (layout, spawner) = (&ground.layout, &ground.spawner);
+        let mut prepared = ground.prepared.lock().await;
+        if !prepared.contains(&language) {
+            match language {
+                Language::Python => python::prepare(layout, spawner).await,
+                Language::Nodejs => nodejs::prepare(layout, spawner).await,
+            }
+            .map_err(End::Retry)?;
+            prepared.push(language);
         }
         drop(prepared);
-        python::command(&ground.layout, &ground.spawner, function).await.map_err(End::Retry)
+        match language {
+            Language::Python => python::command(layout, spawner, function).await,
+            Language::Nodejs => nodejs::command(layout, spawner, function).await,
+        }
+        .map_err(End::Retry)
     }
 
     fn spawn(&self, mut command: Command) -> Result<(Child, mpsc::Receiver<SocketAddr>, Readers), End> {

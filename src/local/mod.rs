@@ -9,11 +9,13 @@ mod endpoints;
 mod functions;
 mod instance;
 mod layout;
+mod nodejs;
 mod output;
 pub mod plan;
 mod python;
 mod runtime_files;
 mod session;
 mod tail;
+mod workshop;
 
 pub use session::{Broker, DevOptions, Error, Ground, run};

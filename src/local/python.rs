@@ -2,38 +2,24 @@
 //! code and own dependencies beside. Must never write outside DIR/.kubeless, pip's cache included.
 
 use super::{
-    child::{Spawner, describe},
-    layout::{Layout, write_whole},
-    output::{relay, say},
+    child::Spawner,
+    layout::Layout,
+    output::say,
     plan::FunctionPlan,
     runtime_files,
+    workshop::{failed, hash, is_ready, lay_out, mark_ready, run, unpack},
 };
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
-    process::Stdio,
     time::Instant,
 };
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::Command,
-};
-use xxhash_rust::xxh3::xxh3_128;
-
-/// Marks a folder whose installation finished; holds a hash of what was installed.
-const READY: &str = ".ready";
-/// Lines of a failed installation that are shown.
-const SHOWN_LINES: usize = 12;
+use tokio::process::Command;
 
 /// Makes the virtual environment of the runtime, if it is not there for these very requirements.
 pub async fn prepare(layout: &Layout, spawner: &Spawner) -> Result<(), String> {
     let runtime = layout.runtime("python");
-    for (name, content) in runtime_files::PYTHON {
-        let path = runtime.join(name);
-        let folder = path.parent().unwrap_or(&runtime);
-        fs::create_dir_all(folder).map_err(|error| failed(folder, &error))?;
-        write_whole(&path, content.as_bytes()).map_err(|error| failed(&path, &error))?;
-    }
+    unpack(&runtime, runtime_files::PYTHON)?;
     let (venv, requirements) = (layout.venv(), runtime.join(runtime_files::PYTHON_REQUIREMENTS));
     let wanted = hash(&fs::read(&requirements).map_err(|error| failed(&requirements, &error))?);
     if is_ready(&venv, &wanted) {
@@ -50,48 +36,24 @@ pub async fn prepare(layout: &Layout, spawner: &Spawner) -> Result<(), String> {
     install.args(["--require-hashes", "--requirement"]).arg(&requirements);
     run(install, "pip install").await?;
     say(&format!("  python      ready after {:.1} s", started.elapsed().as_secs_f64()));
-    fs::write(venv.join(READY), wanted).map_err(|error| failed(&venv, &error))
+    mark_ready(&venv, &wanted)
 }
 
 /// Writes a function's code, installs its dependencies and returns the command that serves it.
 pub async fn command(layout: &Layout, spawner: &Spawner, function: &FunctionPlan) -> Result<Command, String> {
-    let (module, handler) = function
-        .handler
-        .split_once('.')
-        .ok_or_else(|| format!("handler `{}` is not of the form module.function", function.handler))?;
-    if module.is_empty()
-        || !module.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
-    {
-        return Err(format!("`{module}` in handler `{}` is not a module name", function.handler));
-    }
-    let folder = layout.functions().join(format!("{}.{}", function.name.namespace, function.name.name));
-    // A version of its own folder: the old process goes on with its own code until it has drained.
-    let volume = folder.join(&hash(format!("{}\0{}", function.handler, function.code).as_bytes())[..12]);
-    fs::create_dir_all(&volume).map_err(|error| failed(&volume, &error))?;
-    let file = volume.join(format!("{module}.py"));
-    write_whole(&file, function.code.as_bytes()).map_err(|error| failed(&file, &error))?;
-    let packages = dependencies(layout, spawner, function, &folder).await?;
-    let mut path = vec![layout.runtime("python"), volume.clone()];
+    let laid = lay_out(layout, function, ".py")?;
+    let packages = dependencies(layout, spawner, function, &laid.folder).await?;
+    let mut path = vec![layout.runtime("python"), laid.volume.clone()];
     path.extend(packages);
     let mut command = spawner.command(layout.venv().join("bin/python"));
     command
         .args(["-m", "kubeless_runtime"])
-        .current_dir(&volume)
+        .current_dir(&laid.volume)
         .env("PYTHONPATH", std::env::join_paths(path).map_err(|error| error.to_string())?)
         .env("PYTHONUNBUFFERED", "1")
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        // The server keeps what is under the volume away from its own libraries.
-        .env("KUBELESS_INSTALL_VOLUME", &folder)
-        .env("KUBELESS_FUNC_PATH", &file)
-        .env("MOD_NAME", module)
-        .env("FUNC_HANDLER", handler)
-        .env("FUNC_TIMEOUT", function.timeout.as_secs().max(1).to_string())
-        .env("FUNC_RUNTIME", &function.runtime)
-        // The live line of each event says it already.
-        .env("FUNC_ACCESS_LOG", "0")
-        .envs(&function.env)
-        .env("FUNC_HOST", "127.0.0.1")
-        .env("FUNC_PORT", "0");
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    // The server keeps what is under the volume away from its own libraries.
+    laid.tell(&mut command, function);
     Ok(command)
 }
 
@@ -115,7 +77,7 @@ async fn dependencies(
         let mut install = pip(layout, spawner);
         install.arg("--upgrade").arg("--target").arg(&target).arg("--requirement").arg(&requirements);
         run(install, "pip install").await?;
-        fs::write(target.join(READY), wanted).map_err(|error| failed(&target, &error))?;
+        mark_ready(&target, &wanted)?;
     }
     Ok(Some(target))
 }
@@ -126,38 +88,4 @@ fn pip(layout: &Layout, spawner: &Spawner) -> Command {
         .args(["-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--quiet"])
         .env("PIP_CACHE_DIR", layout.root().join("pip-cache"));
     command
-}
-
-/// Runs a command to its end; its last lines are the problem when it fails. Its output is shown only then.
-async fn run(mut command: Command, what: &str) -> Result<(), String> {
-    command.stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| format!("{what} cannot be started: {error}"))?;
-    let mut last = std::collections::VecDeque::new();
-    if let Some(stderr) = child.stderr.take() {
-        let mut lines = BufReader::new(stderr).lines();
-        while let Ok(Some(line)) = lines.next_line().await {
-            if last.len() == SHOWN_LINES {
-                last.pop_front();
-            }
-            last.push_back(line);
-        }
-    }
-    let status = child.wait().await.map_err(|error| format!("{what}: {error}"))?;
-    if status.success() {
-        return Ok(());
-    }
-    last.iter().for_each(|line| relay("pip", line));
-    Err(format!("{what} {}", describe(status)))
-}
-
-fn is_ready(folder: &Path, wanted: &str) -> bool {
-    fs::read_to_string(folder.join(READY)).is_ok_and(|found| found == wanted)
-}
-
-fn hash(content: &[u8]) -> String {
-    format!("{:032x}", xxh3_128(content))
-}
-
-fn failed(path: &Path, error: &io::Error) -> String {
-    format!("{}: {error}", path.display())
 }

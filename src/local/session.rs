@@ -130,7 +130,7 @@ impl<'a> Session<'a> {
         let own = instance::Ground {
             layout: layout.clone(),
             spawner: spawner.clone(),
-            python: tokio::sync::Mutex::new(false),
+            prepared: tokio::sync::Mutex::default(),
             reports: sender,
         };
         announce(&layout, &plan, broker.as_deref(), &admin, &options.kubeless)?;

@@ -6,7 +6,7 @@
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use std::{
     fs,
-    io::Read,
+    io::{Read, Write as _},
     net::TcpStream,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -14,8 +14,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Longest wait for anything here; nothing needs more than a few seconds.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest wait for anything here; nothing needs more than a few seconds, packages from a registry apart.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 const ECHO: &str =
     "apiVersion: kubeless.io/v1beta1\nkind: Function\nmetadata: {name: echo}\nspec: {runtime: echo}\n";
@@ -161,4 +161,40 @@ fn a_runtime_that_is_not_supported_concerns_its_function_only() {
     until("it is known to have no endpoint", || {
         fs::read_to_string(&file).ok().filter(|text| text.contains("endpoints: []"))
     });
+}
+
+#[test]
+fn a_node_function_runs_with_its_packages_and_its_edits() {
+    let session = Session::start();
+    let function = |word: &str| {
+        format!(
+            "apiVersion: kubeless.io/v1beta1\nkind: Function\nmetadata: {{name: node}}\nspec:\n  runtime: nodejs18\n  \
+             handler: index.say\n  deps: |\n    {{\"dependencies\": {{\"lodash\": \"4.17.21\"}}}}\n  function: |\n    \
+             const _ = require('lodash');\n    \
+             module.exports = {{ say: (event) => _.toUpper('{word} ' + event.data) }};\n"
+        )
+    };
+    write(session.folder.path(), "node.yaml", &function("hello"));
+    assert_eq!(post(&session.endpoint("node"), "world"), "HELLO WORLD");
+    write(session.folder.path(), "node.yaml", &function("goodbye"));
+    until("the edit serves", || (post(&session.endpoint("node"), "world") == "GOODBYE WORLD").then_some(()));
+    // The packages of the first version serve the second: they are the same.
+    let versions = fs::read_dir(session.inside("functions/default.node")).unwrap();
+    let deps =
+        versions.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("deps-"));
+    assert_eq!(deps.count(), 1);
+}
+
+/// The body of an answer; empty while nobody listens.
+fn post(address: &str, body: &str) -> String {
+    let Ok(mut stream) = TcpStream::connect(address) else { return String::new() };
+    let length = body.len();
+    write!(
+        stream,
+        "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.rsplit_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()
 }
