@@ -5,14 +5,15 @@ use crate::{
     cluster::{
         address::Reach,
         changes::Changes,
-        client::Connect,
+        client::{Connect, Connection},
         index::Index as _,
         manifests::folders::Folders,
         objects::{Budgets, Cluster, Objects},
+        secrets::Secrets,
         target::{ObjectRef, TriggerRef},
         watch::{Subject, WatchSettings, Watches},
     },
-    config::{DispatcherConfig, EndpointsOption},
+    config::{CredentialsOption, DispatcherConfig, EndpointsOption},
     dispatch::Workers,
     invoker::InvokerConfig,
     ledger::journal::{Journal, JournalConfig},
@@ -25,6 +26,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// How often sources that ended are collected and failed ones tried again.
@@ -42,7 +44,9 @@ pub struct Daemon {
     index: Index,
     router: Router,
     objects: Objects,
-    budgets: Budgets,
+    /// The way to the cluster, where objects come from one.
+    connection: Option<Connection>,
+    secrets: Secrets,
 }
 
 impl Daemon {
@@ -80,23 +84,16 @@ impl Daemon {
             permits: Arc::new(tokio::sync::Semaphore::new(0)),
             memory: Arc::default(),
             timeout_margin: config.invoker.timeout_margin,
+            secret: None,
         };
-        let manager = SourceManager::new(opened, router.clone(), environment, config.shutdown.grace);
-        let objects = objects(&config, connect).await?;
-        let kubernetes = &config.kubernetes;
-        let budgets =
-            Budgets { refused: kubernetes.refused_budget, unreachable: kubernetes.unreachable_budget };
-        Ok(Self {
-            config,
-            admin,
-            registry,
-            readiness: Readiness::new(),
-            manager,
-            index,
-            router,
-            objects,
-            budgets,
-        })
+        let mut manager = SourceManager::new(opened, router.clone(), environment, config.shutdown.grace);
+        let (objects, connection) = objects(&config, connect).await?;
+        let secrets = Secrets::new();
+        if connection.is_some() && config.kubernetes.credentials == CredentialsOption::Secrets {
+            manager = manager.with_secrets(secrets.clone());
+        }
+        let readiness = Readiness::new();
+        Ok(Self { config, admin, registry, readiness, manager, index, router, objects, connection, secrets })
     }
 
     /// Runs until `shutdown`, drains, and returns once everything has ended.
@@ -117,11 +114,19 @@ impl Daemon {
                 snapshot.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
             }),
         };
-        let admin_stop = CancellationToken::new();
-        let admin = tokio::spawn(self.admin.serve(context, admin_stop.clone()));
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(self.admin.serve(context, stop.clone()));
+        let mut secrets = self.secrets.changes();
+        if let Some(connection) = &self.connection {
+            let (client, every) = (connection.client.clone(), self.config.kubernetes.secrets_interval);
+            tasks.spawn(self.secrets.run(client, every, stop.clone()));
+        }
         let process = ProcessMetrics::new("kubeless-dispatcher");
-        let mut core =
-            Core { index: self.index, manager: self.manager, objects: self.objects, budgets: self.budgets };
+        let kubernetes = &self.config.kubernetes;
+        let budgets =
+            Budgets { refused: kubernetes.refused_budget, unreachable: kubernetes.unreachable_budget };
+        let mut core = Core { index: self.index, manager: self.manager, objects: self.objects, budgets };
         let mut routes = self.router.changes();
         let mut tick = tokio::time::interval(TICK);
         core.read().await;
@@ -145,6 +150,8 @@ impl Daemon {
                 () = core.objects.changed() => core.read().await,
                 // The index lives in this task, so its sender outlives the loop.
                 _ = routes.changed() => {}
+                // Without a reader of Secrets nothing changes; the tick goes on.
+                Ok(()) = secrets.changed() => {}
                 _ = tick.tick() => {}
             }
         }
@@ -152,8 +159,8 @@ impl Daemon {
         let drained = core.drain(&shutdown, self.config.shutdown.grace).await;
         core.objects.stop().await;
         // Every source has recorded its outcomes: a call that still hangs on a worker is of no consequence.
-        admin_stop.cancel();
-        let _ = admin.await;
+        stop.cancel();
+        while tasks.join_next().await.is_some() {}
         tracing::info!(drained, "Dispatcher stopped");
         if drained { Ok(()) } else { Err("stopped at once: a successor names what was running".into()) }
     }
@@ -203,9 +210,12 @@ impl Core {
 }
 
 /// Folders where some are named, else the cluster.
-async fn objects(config: &DispatcherConfig, connect: &Connect) -> Result<Objects, sources::Error> {
+async fn objects(
+    config: &DispatcherConfig,
+    connect: &Connect,
+) -> Result<(Objects, Option<Connection>), sources::Error> {
     if !config.manifests.is_empty() {
-        return Ok(Objects::Folders(Folders::watch(&config.manifests, sources::TRIGGERS)?));
+        return Ok((Objects::Folders(Folders::watch(&config.manifests, sources::TRIGGERS)?), None));
     }
     let connection = connect.open("kubeless-dispatcher").await;
     let connection = connection.map_err(|error| format!("{error}; or name manifests: --manifests DIR"))?;
@@ -216,7 +226,8 @@ async fn objects(config: &DispatcherConfig, connect: &Connect) -> Result<Objects
     let namespaces = options.functions_namespaces.clone();
     let settings = WatchSettings { subjects, namespaces, silence: options.watch_silence };
     tracing::info!(server = connection.server, "Objects come from the cluster");
-    Ok(Objects::Cluster(Cluster::new(Watches::start(&connection, &settings))))
+    let watches = Watches::start(&connection, &settings);
+    Ok((Objects::Cluster(Cluster::new(watches)), Some(connection)))
 }
 
 /// Manifests of a folder may name any address; objects of a cluster only those that a Pod can have.

@@ -13,6 +13,8 @@ pub struct Rule {
     pub resources: Vec<String>,
     /// Verbs.
     pub verbs: &'static [&'static str],
+    /// Whether the right should be given for named objects only (`resourceNames`).
+    pub by_name: bool,
     /// What for, and what happens without.
     pub purpose: &'static str,
 }
@@ -22,7 +24,14 @@ pub fn dispatcher(kinds: &[TriggerKind]) -> Vec<Rule> {
     let triggers: Vec<String> = kinds.iter().map(|kind| Subject::Triggers(*kind).resource().plural).collect();
     let mut ours = triggers;
     ours.insert(0, "functions".to_owned());
-    let rule = |group, resources: Vec<String>, verbs, purpose| Rule { group, resources, verbs, purpose };
+    let rule = |group, resources: Vec<String>, verbs, purpose| Rule {
+        group,
+        resources,
+        verbs,
+        by_name: false,
+        purpose,
+    };
+    let named = |rule: Rule| Rule { by_name: true, ..rule };
     vec![
         rule(
             "kubeless.io",
@@ -37,21 +46,29 @@ pub fn dispatcher(kinds: &[TriggerKind]) -> Vec<Rule> {
             &["list", "watch"],
             "ready pods of functions; if it is refused, their Services' own addresses are called",
         ),
+        named(rule(
+            "",
+            vec!["secrets".to_owned()],
+            &["get"],
+            "credentials that triggers name; not needed if no trigger names any, or with `kubernetes.credentials = \"files\"`",
+        )),
     ]
 }
 
 /// The list as a table of a document.
 pub fn to_markdown(rules: &[Rule]) -> String {
-    let mut table = String::from("| API group | resources | verbs | what for |\n|---|---|---|---|\n");
+    let mut table =
+        String::from("| API group | resources | verbs | by name only | what for |\n|---|---|---|---|---|\n");
     for rule in rules {
         let words =
             |words: &[&str]| words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
         let group = if rule.group.is_empty() { "(core)" } else { rule.group };
         let resources: Vec<&str> = rule.resources.iter().map(String::as_str).collect();
         table.push_str(&format!(
-            "| {group} | {} | {} | {} |\n",
+            "| {group} | {} | {} | {} | {} |\n",
             words(&resources),
             words(rule.verbs),
+            if rule.by_name { "yes" } else { "" },
             rule.purpose
         ));
     }

@@ -9,5 +9,6 @@ pub mod index;
 pub mod lease;
 pub mod manifests;
 pub mod objects;
+pub mod secrets;
 pub mod target;
 pub mod watch;

@@ -67,6 +67,7 @@ fn check_kubernetes(config: &KubernetesConfig, found: &mut Findings) {
         config.forbidden_networks.iter().all(|text| text.parse::<ipnet::IpNet>().is_ok()),
         "holds something that is not a network; write for example [\"10.0.0.0/16\", \"fd00:1::/64\"]",
     );
+    found.duration("kubernetes.secrets_interval", config.secrets_interval, &(1000 * MS..=24 * hour));
     found.duration("kubernetes.watch_silence", config.watch_silence, &(1000 * MS..=hour));
     found.duration("kubernetes.refused_budget", config.refused_budget, &(1000 * MS..=24 * hour));
     found.duration("kubernetes.unreachable_budget", config.unreachable_budget, &(Duration::ZERO..=24 * hour));

@@ -11,7 +11,7 @@ pub use self::{
     args::ConfigArgs,
     load::{Checks, Error, Origin, Override, Problem, dump, keys, load, variable_of},
     model::{
-        AdminConfig, DispatcherConfig, EndpointsOption, InvokerConfig, JournalConfig, KubernetesConfig,
-        MemoryConfig, ShutdownConfig,
+        AdminConfig, CredentialsOption, DispatcherConfig, EndpointsOption, InvokerConfig, JournalConfig,
+        KubernetesConfig, MemoryConfig, ShutdownConfig,
     },
 };

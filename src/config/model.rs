@@ -60,6 +60,17 @@ pub enum EndpointsOption {
     Service,
 }
 
+/// Where the credentials that triggers name are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CredentialsOption {
+    /// In Secrets of the triggers' own namespaces.
+    #[default]
+    Secrets,
+    /// In mounted folders.
+    Files,
+}
+
 /// Section `kubernetes`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -76,6 +87,11 @@ pub struct KubernetesConfig {
     pub zone: String,
     /// Networks in which no function may be.
     pub forbidden_networks: Vec<String>,
+    /// Where the credentials that triggers name are.
+    pub credentials: CredentialsOption,
+    /// How often a Secret that is in use is read again.
+    #[serde(with = "duration")]
+    pub secrets_interval: Duration,
     /// A watch on which nothing is heard for so long is begun again.
     #[serde(with = "duration")]
     pub watch_silence: Duration,
@@ -96,6 +112,8 @@ impl Default for KubernetesConfig {
             node: String::new(),
             zone: String::new(),
             forbidden_networks: Vec::new(),
+            credentials: CredentialsOption::default(),
+            secrets_interval: Duration::from_secs(60),
             watch_silence: Duration::from_secs(90),
             refused_budget: Duration::from_secs(300),
             unreachable_budget: Duration::ZERO,

@@ -6,6 +6,7 @@ use crate::{
     api::kind::{ServedBy, TriggerObject},
     cluster::{
         objects::Stale,
+        secrets::Secrets,
         target::{ObjectRef, TriggerRef},
     },
     dispatch::{Route, Router, Settings, SubscriptionKey},
@@ -30,6 +31,8 @@ struct Entry {
 }
 
 struct Failure {
+    /// What failed: another version of the trigger or its credentials need not wait.
+    restart_key: String,
     pause: Duration,
     until: Instant,
     why: String,
@@ -46,6 +49,7 @@ pub struct SourceManager {
     failures: HashMap<SubscriptionKey, Failure>,
     drain: Duration,
     held: Vec<Stale>,
+    secrets: Option<Secrets>,
     snapshot: Arc<Mutex<serde_json::Value>>,
 }
 
@@ -68,8 +72,15 @@ impl SourceManager {
             failures: HashMap::new(),
             drain,
             held: Vec::new(),
+            secrets: None,
             snapshot: Arc::default(),
         }
+    }
+
+    /// Has credentials read from Secrets of the triggers' own namespaces, in place of mounted files.
+    pub fn with_secrets(mut self, secrets: Secrets) -> Self {
+        self.secrets = Some(secrets);
+        self
     }
 
     /// Whether a source of this process serves triggers like this one. One that the controller acts on is nobody's
@@ -127,23 +138,24 @@ impl SourceManager {
     pub fn reconcile(&mut self) {
         self.collect_ended();
         let desired = self.desired();
+        if let Some(secrets) = &self.secrets {
+            let wanted = desired.values().filter_map(|(trigger, _)| self.secret_of(trigger));
+            secrets.want(&wanted.collect());
+        }
+        let keys: HashMap<SubscriptionKey, String> =
+            desired.iter().map(|(key, (trigger, _))| (key.clone(), self.restart_key(trigger))).collect();
         let held = &self.held;
-        for (key, entry) in &mut self.entries {
-            let wanted = desired.get(key);
-            let restart = wanted.is_some_and(|(t, _)| {
-                self.sources.get(key.trigger.kind).is_some_and(|s| s.restart_key(t) != entry.restart_key)
-            });
-            if (wanted.is_none() || restart) && !entry.stopping {
-                entry.stop(Instant::now() + self.drain);
-            } else if let Some((trigger, _)) = wanted
-                && !entry.stopping
-            {
+        for (key, entry) in self.entries.iter_mut().filter(|(_, entry)| !entry.stopping) {
+            let wanted = desired.get(key).filter(|_| keys.get(key) == Some(&entry.restart_key));
+            if let Some((trigger, _)) = wanted {
                 let mut settings = Settings::of(&trigger.core, self.environment.timeout_margin);
                 settings.paused |= held.iter().any(|stale| stale.covers(&key.trigger));
                 entry.running.subscription.update(settings);
+            } else {
+                entry.stop(Instant::now() + self.drain);
             }
         }
-        self.failures.retain(|key, _| desired.contains_key(key));
+        self.failures.retain(|key, failure| keys.get(key) == Some(&failure.restart_key));
         let functions: HashSet<&ObjectRef> = desired.keys().map(|key| &key.function).collect();
         self.permits.retain(|function, _| functions.contains(function));
         for (key, (trigger, route)) in desired {
@@ -153,6 +165,24 @@ impl SourceManager {
             }
         }
         self.publish();
+    }
+
+    /// The Secret that a trigger's credentials are in, if they are in one.
+    fn secret_of(&self, trigger: &TriggerObject) -> Option<ObjectRef> {
+        self.secrets.as_ref()?;
+        let name = self.sources.get(trigger.kind)?.credentials(trigger)?;
+        Some(ObjectRef::new(Arc::clone(&trigger.core.reference.namespace), name))
+    }
+
+    /// Differs when the running source must be replaced: by what its trigger says, or by what its Secret holds.
+    fn restart_key(&self, trigger: &TriggerObject) -> String {
+        let source = self.sources.get(trigger.kind);
+        let key = source.map(|source| source.restart_key(trigger)).unwrap_or_default();
+        let secret = self.secrets.as_ref().zip(self.secret_of(trigger));
+        match secret.and_then(|(secrets, name)| secrets.get(&name).data) {
+            Some(data) => format!("{key} {:x}", data.fingerprint()),
+            None => key,
+        }
     }
 
     fn desired(&self) -> HashMap<SubscriptionKey, (Arc<TriggerObject>, Arc<Route>)> {
@@ -171,28 +201,48 @@ impl SourceManager {
             return;
         }
         let Some(source) = self.sources.get(key.trigger.kind) else { return };
+        let restart_key = self.restart_key(trigger);
+        let mut secret = None;
+        if let Some((secrets, name)) = self.secrets.as_ref().zip(self.secret_of(trigger)) {
+            let known = secrets.get(&name);
+            secret = known.data;
+            if secret.is_none() {
+                // It begins as soon as the Secret is there. Its reader has logged what is wrong.
+                let why = if known.problem.is_empty() {
+                    format!("Secret {name}: not read yet")
+                } else {
+                    known.problem
+                };
+                let (pause, until) = (FIRST_PAUSE / 2, Instant::now());
+                self.failures.insert(key, Failure { restart_key, pause, until, why });
+                return;
+            }
+        }
         let limit = route.target.load().max_in_flight;
         let permits =
             self.permits.entry(route.key.function.clone()).or_insert_with(|| Arc::new(Semaphore::new(limit)));
-        let environment = Environment { permits: Arc::clone(permits), ..self.environment.clone() };
+        let environment = Environment { permits: Arc::clone(permits), secret, ..self.environment.clone() };
         match source.start(trigger, route, &environment) {
             Ok(running) => {
                 tracing::info!(kind = key.trigger.kind, trigger = %key.trigger.object, function = %key.function, "Subscription started");
-                let restart_key = source.restart_key(trigger);
                 self.entries
                     .insert(key, Entry { running, restart_key, stopping: false, started: Instant::now() });
             }
-            Err(error) => self.failed(key, error.to_string(), Instant::now(), Duration::ZERO),
+            Err(error) => {
+                self.failed(key, restart_key, error.to_string(), (Instant::now(), Duration::ZERO));
+            }
         }
     }
 
-    fn failed(&mut self, key: SubscriptionKey, why: String, started: Instant, least: Duration) {
+    /// `ran`: since when it ran, and the least pause it asks for.
+    fn failed(&mut self, key: SubscriptionKey, restart_key: String, why: String, ran: (Instant, Duration)) {
+        let (started, least) = ran;
         // One that ran for long starts over with a short pause.
         let before = self.failures.get(&key).map(|f| f.pause).filter(|_| started.elapsed() < LONGEST_PAUSE);
         let pause = before.map_or(FIRST_PAUSE, |p| (p * 2).min(LONGEST_PAUSE)).max(least);
         let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
         tracing::error!(kind = key.trigger.kind, trigger = %key.trigger.object, function = %key.function, why, pause_ms, "Subscription failed");
-        self.failures.insert(key, Failure { pause, until: Instant::now() + pause, why });
+        self.failures.insert(key, Failure { restart_key, pause, until: Instant::now() + pause, why });
     }
 
     fn collect_ended(&mut self) {
@@ -209,9 +259,14 @@ impl SourceManager {
                 Ok(Exit::Stopped) => {
                     tracing::info!(kind = key.trigger.kind, trigger = %key.trigger.object, function = %key.function, "Subscription stopped");
                 }
-                Ok(Exit::Failed(why, least)) => self.failed(key, why, entry.started, least),
+                Ok(Exit::Failed(why, least)) => {
+                    self.failed(key, entry.restart_key, why, (entry.started, least));
+                }
                 // The panic was reported by its own thread.
-                Err(_) => self.failed(key, "its thread panicked".to_owned(), entry.started, Duration::ZERO),
+                Err(_) => {
+                    let why = "its thread panicked".to_owned();
+                    self.failed(key, entry.restart_key, why, (entry.started, Duration::ZERO));
+                }
             }
         }
     }

@@ -12,6 +12,7 @@ use crate::{
         cronjob_trigger, function, http_trigger,
         kind::{TriggerKind, TriggerObject},
     },
+    cluster::secrets::SecretData,
     config::DispatcherConfig,
     dispatch::{Route, Subscription, Workers},
     ledger::journal::Journal,
@@ -83,6 +84,12 @@ pub trait Source: Send + Sync {
     /// Equal for two versions of a trigger unless the change needs the running source to be restarted.
     fn restart_key(&self, trigger: &TriggerObject) -> String;
 
+    /// Name of the Secret (or mounted folder) of the trigger's own namespace that holds its credentials; `None`: it needs
+    /// none.
+    fn credentials(&self, _trigger: &TriggerObject) -> Option<String> {
+        None
+    }
+
     /// Starts serving one subscription.
     ///
     /// # Errors
@@ -108,6 +115,8 @@ pub struct Environment {
     pub memory: Arc<AtomicUsize>,
     /// Added to timeouts that a trigger overrides.
     pub timeout_margin: Duration,
+    /// What the Secret of [`Source::credentials`] holds; `None`: credentials are mounted as files.
+    pub secret: Option<Arc<SecretData>>,
 }
 
 /// What a source's thread is asked to do.

@@ -280,6 +280,7 @@ fn a_trigger_that_nothing_serves_says_so() {
         permits: Arc::new(tokio::sync::Semaphore::new(0)),
         memory: Arc::default(),
         timeout_margin: Duration::ZERO,
+        secret: None,
     };
     let (mut index, router) = Router::new(RouterOptions::default());
     let mut manager = SourceManager::new(Vec::new(), router, environment, Duration::ZERO);

@@ -14,25 +14,25 @@ use crate::support::{
 use std::{fs, path::Path, sync::LazyLock, time::Duration};
 
 const LIMIT: Duration = Duration::from_secs(40);
-const USER: &str = "shop";
+pub const USER: &str = "shop";
 /// With characters that a careless configuration or property line would break.
-const PASSWORD: &str = "canary=Right #1 ok";
+pub const PASSWORD: &str = "canary=Right #1 ok";
 /// Nobody's.
 const WRONG: &str = "canary-Wrong-7f3a91";
 
-struct Secure {
-    cluster: KafkaCluster,
+pub struct Secure {
+    pub cluster: KafkaCluster,
     /// SASL over TLS.
-    sasl: String,
+    pub sasl: String,
     /// TLS with a client certificate.
     mutual: String,
-    authority: Authority,
+    pub authority: Authority,
     client: Pair,
     stranger: Authority,
 }
 
 /// One broker for the tests of this file.
-static SECURE: LazyLock<Secure> = LazyLock::new(|| {
+pub static SECURE: LazyLock<Secure> = LazyLock::new(|| {
     let dir = tempfile::Builder::new().prefix("kubeless-certificates-").tempdir().expect("a folder").keep();
     spawn::remove_after_exit(&dir);
     let authority = Authority::new(&dir, "authority");

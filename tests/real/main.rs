@@ -13,6 +13,7 @@ mod kafka_lifecycle;
 mod kafka_security;
 mod kafka_support;
 mod kubernetes_dispatcher;
+mod kubernetes_secrets;
 mod kubernetes_watch;
 mod oracle_sees;
 mod support;

@@ -5,6 +5,7 @@ use super::{
     options::Options,
     spec::{KafkaTrigger, SaslMechanism},
 };
+use crate::cluster::secrets::SecretData;
 use rdkafka::ClientConfig;
 use std::path::{Path, PathBuf};
 
@@ -42,6 +43,16 @@ pub enum Error {
         file: String,
         /// System message.
         what: String,
+    },
+    /// A Secret lacks a key, or holds no text under it.
+    #[error("Secret {name}: {key} {what}")]
+    Key {
+        /// `spec.credentials`.
+        name: String,
+        /// Key of its data.
+        key: &'static str,
+        /// What is wrong with it.
+        what: &'static str,
     },
     /// A client certificate without its key, or the reverse.
     #[error("credentials {name}: {file} is missing; tls.crt and tls.key go together: put both there or none")]
@@ -90,7 +101,8 @@ impl Security {
     }
 }
 
-/// Connection part of a configuration for `trigger`: brokers and security.
+/// Connection part of a configuration for `trigger`: brokers and security. `secret` is what the Secret of its credentials
+/// holds; without it they are files.
 ///
 /// # Errors
 /// No brokers are known, or credentials cannot be read.
@@ -98,6 +110,7 @@ pub fn connection(
     trigger: &KafkaTrigger,
     options: &Options,
     security: &Security,
+    secret: Option<&SecretData>,
 ) -> Result<ClientConfig, Error> {
     let mut config = ClientConfig::new();
     let brokers = trigger.spec.bootstrap_servers.as_deref().unwrap_or(&options.bootstrap_servers);
@@ -105,17 +118,16 @@ pub fn connection(
         return Err(Error::NoBrokers);
     }
     config.set("bootstrap.servers", brokers).set("client.id", "kubeless-dispatcher");
-    let credentials = trigger
-        .spec
-        .credentials
-        .as_ref()
-        .map(|name| Credentials { name, dir: options.credentials_dir.join(name) });
+    let credentials = trigger.spec.credentials.as_ref().map(|name| Credentials {
+        name,
+        place: secret.map_or_else(|| Place::Folder(options.credentials_dir.join(name)), Place::Secret),
+    });
     if let Some(credentials) = &credentials {
         credentials.check()?;
     }
     let tls = trigger.spec.tls.enabled || security.tls && trigger.spec.bootstrap_servers.is_none();
     if tls {
-        set_tls(&mut config, trigger, security, credentials.as_ref());
+        set_tls(&mut config, trigger, security, credentials.as_ref())?;
     }
     let sasl = set_sasl(&mut config, trigger, security, credentials.as_ref())?;
     let protocol = match (tls, sasl) {
@@ -128,66 +140,116 @@ pub fn connection(
     Ok(config)
 }
 
+/// Where credentials are.
+enum Place<'a> {
+    /// One file a value.
+    Folder(PathBuf),
+    /// One key a value.
+    Secret(&'a SecretData),
+}
+
 struct Credentials<'a> {
     name: &'a str,
-    dir: PathBuf,
+    place: Place<'a>,
 }
 
 impl Credentials<'_> {
     /// A folder that is not there, or half of a pair, must not quietly mean "without credentials".
     fn check(&self) -> Result<(), Error> {
-        let found = std::fs::metadata(&self.dir).map_err(|e| self.unreadable(&self.dir, &e))?;
-        if !found.is_dir() {
-            return Err(self.unreadable(&self.dir, &std::io::ErrorKind::NotADirectory.into()));
+        if let Place::Folder(dir) = &self.place {
+            let found = std::fs::metadata(dir).map_err(|e| self.unreadable(dir, &e))?;
+            if !found.is_dir() {
+                return Err(self.unreadable(dir, &std::io::ErrorKind::NotADirectory.into()));
+            }
         }
-        let missing = match (self.file("tls.crt"), self.file("tls.key")) {
-            (Some(_), None) => "tls.key",
-            (None, Some(_)) => "tls.crt",
+        let missing = match (self.has("tls.crt"), self.has("tls.key")) {
+            (true, false) => "tls.key",
+            (false, true) => "tls.crt",
             _ => return Ok(()),
         };
         Err(Error::Pair { name: self.name.to_owned(), file: missing })
     }
 
-    fn read(&self, file: &str) -> Result<String, Error> {
-        let path = self.dir.join(file);
-        let text = std::fs::read_to_string(&path).map_err(|e| self.unreadable(&path, &e))?;
+    fn has(&self, key: &str) -> bool {
+        match &self.place {
+            Place::Folder(dir) => dir.join(key).is_file(),
+            Place::Secret(data) => data.get(key).is_some(),
+        }
+    }
+
+    /// A value that must be there, as text.
+    fn read(&self, key: &'static str) -> Result<String, Error> {
+        let text = match &self.place {
+            Place::Folder(dir) => {
+                let path = dir.join(key);
+                std::fs::read_to_string(&path).map_err(|e| self.unreadable(&path, &e))?
+            }
+            Place::Secret(data) => {
+                let wrong = |what| Error::Key { name: self.name.to_owned(), key, what };
+                let value = data.get(key).ok_or_else(|| wrong("is missing or empty; add it"))?;
+                String::from_utf8(value.to_vec()).map_err(|_| wrong("is not UTF-8 text"))?
+            }
+        };
         Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+    }
+
+    /// Gives the library a certificate or key, if there is one: a folder by its path, a Secret by its text. Returns
+    /// whether there was one.
+    fn give(
+        &self,
+        config: &mut ClientConfig,
+        key: &'static str,
+        options: (&str, &str),
+    ) -> Result<bool, Error> {
+        if !self.has(key) {
+            return Ok(false);
+        }
+        match &self.place {
+            Place::Folder(dir) => config.set(options.0, dir.join(key).display().to_string()),
+            Place::Secret(_) => config.set(options.1, self.read(key)?),
+        };
+        Ok(true)
     }
 
     fn unreadable(&self, path: &Path, error: &std::io::Error) -> Error {
         let (file, what) = (path.display().to_string(), error.to_string());
         Error::Credentials { name: self.name.to_owned(), file, what }
     }
-
-    fn file(&self, file: &str) -> Option<PathBuf> {
-        Some(self.dir.join(file)).filter(|path| path.is_file())
-    }
 }
+
+/// Options of the library that take a path, and those that take the text itself.
+const CA: (&str, &str) = ("ssl.ca.location", "ssl.ca.pem");
+const CERTIFICATE: (&str, &str) = ("ssl.certificate.location", "ssl.certificate.pem");
+const KEY: (&str, &str) = ("ssl.key.location", "ssl.key.pem");
 
 fn set_tls(
     config: &mut ClientConfig,
     trigger: &KafkaTrigger,
     security: &Security,
     credentials: Option<&Credentials<'_>>,
-) {
+) -> Result<(), Error> {
     let text = |path: &Path| path.display().to_string();
     // The environment's certificates belong to the environment's brokers only.
     let own = trigger.spec.bootstrap_servers.is_none().then_some(security);
-    let ca = credentials.and_then(|c| c.file("ca.crt")).or_else(|| own?.ca.clone());
-    if let Some(ca) = ca {
-        config.set("ssl.ca.location", text(&ca));
+    let given = |config: &mut ClientConfig, key, options| {
+        credentials.map_or(Ok(false), |credentials| credentials.give(config, key, options))
+    };
+    if !given(config, "ca.crt", CA)?
+        && let Some(ca) = own.and_then(|own| own.ca.as_ref())
+    {
+        config.set(CA.0, text(ca));
     }
-    let pair = credentials
-        .and_then(|c| Some((c.file("tls.crt")?, c.file("tls.key")?)))
-        .or_else(|| own?.certificate.clone());
-    if let Some((certificate, key)) = pair {
-        config.set("ssl.certificate.location", text(&certificate)).set("ssl.key.location", text(&key));
+    if given(config, "tls.crt", CERTIFICATE)? {
+        given(config, "tls.key", KEY)?;
+    } else if let Some((certificate, key)) = own.and_then(|own| own.certificate.as_ref()) {
+        config.set(CERTIFICATE.0, text(certificate)).set(KEY.0, text(key));
     }
     let insecure = trigger.spec.tls.insecure_skip_verify || own.is_some_and(|s| s.insecure);
     config.set("enable.ssl.certificate.verification", if insecure { "false" } else { "true" });
     if insecure {
         config.set("ssl.endpoint.identification.algorithm", "none");
     }
+    Ok(())
 }
 
 fn set_sasl(

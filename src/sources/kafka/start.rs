@@ -63,6 +63,10 @@ impl Source for KafkaSource {
         )
     }
 
+    fn credentials(&self, trigger: &TriggerObject) -> Option<String> {
+        trigger.downcast::<KafkaTrigger>()?.spec.credentials.clone()
+    }
+
     fn start(
         &self,
         trigger: &TriggerObject,
@@ -72,7 +76,8 @@ impl Source for KafkaSource {
         let typed = trigger.downcast::<KafkaTrigger>().ok_or("not a KafkaTrigger")?;
         let spec = &typed.spec;
         let topic: Arc<str> = spec.topic.as_str().into();
-        let connection = client::connection(&typed, &self.options, &self.security)?;
+        let connection =
+            client::connection(&typed, &self.options, &self.security, environment.secret.as_deref())?;
         let subscription = Arc::new(subscription(trigger, route, environment, &topic));
         let dead_letters = dead_letters(&connection, trigger, &subscription)?;
         let keep_originals = dead_letters.is_some();

@@ -17,6 +17,7 @@ pub mod oracle;
 pub mod ports;
 pub mod process;
 pub mod scenario;
+pub mod shop;
 pub mod spawn;
 pub mod wait;
 pub mod witness;
