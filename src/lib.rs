@@ -13,11 +13,12 @@ pub mod event;
 pub mod shutdown;
 pub mod telemetry;
 pub mod testkit;
-// L1: what users write, what a cluster looks like, how events end
+// L1: what users write, what a cluster looks like, how events end, what runs inside function Pods
 pub mod api;
 pub mod cluster;
 pub mod config;
 pub mod ledger;
+pub mod pod;
 // L2: strangers to one another
 pub mod claims;
 pub mod invoker;
@@ -27,6 +28,7 @@ pub mod dispatch;
 // L4
 pub mod admin;
 pub mod cli;
+pub mod controller;
 pub mod local;
 pub mod sources;
 // L5: wiring

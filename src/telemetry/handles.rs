@@ -176,14 +176,14 @@ fn key(metric: &Metric, values: &[&str]) -> Key {
     Key::from_parts(metric.name, labels)
 }
 
-fn counter(metric: &Metric, values: &[&str]) -> Counter {
+pub(super) fn counter(metric: &Metric, values: &[&str]) -> Counter {
     metrics::with_recorder(|recorder| recorder.register_counter(&key(metric, values), &METADATA))
 }
 
-fn gauge(metric: &Metric, values: &[&str]) -> Gauge {
+pub(super) fn gauge(metric: &Metric, values: &[&str]) -> Gauge {
     metrics::with_recorder(|recorder| recorder.register_gauge(&key(metric, values), &METADATA))
 }
 
-fn histogram(metric: &Metric, values: &[&str]) -> Histogram {
+pub(super) fn histogram(metric: &Metric, values: &[&str]) -> Histogram {
     metrics::with_recorder(|recorder| recorder.register_histogram(&key(metric, values), &METADATA))
 }

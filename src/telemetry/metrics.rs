@@ -55,6 +55,9 @@ const OUTCOME: &[&str] = &["namespace", "trigger", "function", "source", "outcom
 const ANSWER: &[&str] = &["namespace", "trigger", "function", "source", "answer"];
 const RESULT: &[&str] = &["namespace", "trigger", "function", "source", "result"];
 const KIND: &[&str] = &["namespace", "trigger", "function", "source", "kind"];
+const CONTROLLER: &[&str] = &["controller"];
+const PASS: &[&str] = &["controller", "result"];
+const WRITE: &[&str] = &["controller", "kind"];
 const SHARD: &[&str] = &["namespace", "trigger", "function", "source", "stream", "shard"];
 
 /// The answers of a source's register to a claim: values of the label `answer`.
@@ -131,6 +134,18 @@ metrics_table! {
         "Objects that the watch knows and that are skipped because they fail their checks.";
     WATCH_ENDED = Counter "kubeless_watch_ended_total" ["watches"] WATCH_REASON, &[],
         "How often the watch ended and was begun again, by reason.";
+    CONTROLLER_PASSES = Counter "kubeless_controller_reconciles_total" ["passes"] PASS, &[],
+        "Passes of the controller over one object, by result: ok or error.";
+    CONTROLLER_PASS_DURATION = Histogram "kubeless_controller_reconcile_duration_seconds" ["seconds"] CONTROLLER, CALL_BUCKETS,
+        "One pass over one object, requests to the API server included.";
+    CONTROLLER_WRITES = Counter "kubeless_controller_writes_total" ["requests"] WRITE, &[],
+        "Objects that were applied or deleted, by kind; stands still while everything is as it should be.";
+    CONTROLLER_FAILING = Gauge "kubeless_controller_failing_objects" ["objects"] CONTROLLER, &[],
+        "Objects whose last pass failed; each is tried again and says why in its conditions.";
+    CONTROLLER_LEADING = Gauge "kubeless_controller_leading" ["0 or 1"] &[], &[],
+        "1 while this process holds the Lease and acts.";
+    CONTROLLER_CONFIG_PROBLEM = Gauge "kubeless_controller_config_problem" ["0 or 1"] &[], &[],
+        "1 while the ConfigMap cannot be read; what it said last stays in force.";
     BUILD_INFO = Gauge "kubeless_build_info" ["always 1"] &["version", "component"], &[],
         "Version and component of the running program.";
     PROCESS_CPU = Counter "process_cpu_seconds_total" ["seconds"] &[], &[],

@@ -1,6 +1,7 @@
 //! Logs and metrics: the one room that touches the `metrics` facade and the tracing subscriber.
 //! Must never know an event, a trigger or a configuration: it takes words and numbers.
 
+mod controller;
 mod handles;
 mod logging;
 pub mod metrics;
@@ -8,6 +9,7 @@ mod process;
 mod registry;
 
 pub use self::{
+    controller::{ControllerMetrics, LeaderMetrics},
     handles::{ProcessMetrics, SubscriptionMetrics, WatchMetrics},
     logging::{Error as LogError, LogFormat, LogOptions, init},
     metrics::WATCH_ENDINGS,

@@ -141,6 +141,17 @@ fn the_rights_of_the_dispatcher_are_told() {
 }
 
 #[test]
+fn permissions_page_is_fresh() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/permissions.md");
+    let page = kubeless::controller::permissions::page();
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, &page).unwrap();
+    }
+    let stored = fs::read_to_string(&path).unwrap_or_default();
+    assert!(stored == page, "docs/permissions.md is stale: run UPDATE=1 cargo test --test it docs");
+}
+
+#[test]
 fn names_follow_the_conventions() {
     let mut names = BTreeSet::new();
     for metric in metrics::ALL {

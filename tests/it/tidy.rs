@@ -16,6 +16,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("cluster", &["api"]),
     ("config", &["api"]),
     ("ledger", &[]),
+    ("pod", &[]),
     ("claims", &["ledger"]),
     ("router", &["api", "cluster", "config", "ledger"]),
     // `Claimed` is the key to the invoker.
@@ -24,6 +25,8 @@ const EDGES: &[(&str, &[&str])] = &[
     // A source hands batches to `dispatch`, which hands on the window and lease types.
     ("sources", &["api", "cluster", "config", "ledger", "dispatch"]),
     ("admin", &["api", "cluster", "config", "ledger", "dispatch"]),
+    // Renders arguments for the programs that run inside Pods.
+    ("controller", &["admin", "api", "cluster", "config", "pod"]),
     ("local", &["api", "cluster", "config", "ledger", "sources", "daemon"]),
     ("cli", &["api", "cluster", "config", "ledger", "sources", "local", "daemon"]),
 ];
