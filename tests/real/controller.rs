@@ -305,7 +305,8 @@ fn foreign_objects_are_left_alone_and_bad_ones_do_not_stop_others() {
     let controller = Controller::start(&api.kubeconfig(), &namespace, &[]);
     api.apply(&namespace, &function("taken", &hello()));
     let mut bad = hello();
-    bad["timeout"] = json!("soon");
+    // The definition takes any object here; it is no Deployment.
+    bad["deployment"] = json!({"spec": {"replicas": "many"}});
     api.apply(&namespace, &function("bad", &bad));
     let mut unknown = hello();
     unknown["runtime"] = json!("python9.9");
