@@ -2,11 +2,22 @@
 //! compared with the same lists by tests/real. `UPDATE=1` rewrites the files.
 #![allow(clippy::unwrap_used, reason = "a failed step of a test is a panic")]
 
-use kubeless::{cluster::access, sources::TRIGGERS};
+use kubeless::{
+    cluster::access,
+    controller::{
+        args::ControllerArgs,
+        permissions::{self, Place},
+    },
+    sources::TRIGGERS,
+};
 use std::{fmt::Write as _, fs, path::Path};
 
-const HEAD: &str = "# What the programs may do. Generated from src/cluster/access.rs; UPDATE=1 cargo test --test it install_roles\n\
-     # rewrites it.\n";
+const HEAD: &str = "# What the programs may do. Generated from src/cluster/access.rs and src/controller/permissions.rs; UPDATE=1 cargo test\n\
+     # --test it install_roles rewrites it.\n";
+/// Objects of the installation itself are granted by their names.
+const CONFIG_MAP: &str = "kubeless-config";
+const LEASE: &str = "kubeless-controller";
+
 struct Rule {
     group: String,
     resources: Vec<String>,
@@ -34,7 +45,7 @@ fn of_the_dispatcher() -> Vec<Rule> {
     let rules = access::dispatcher(TRIGGERS).into_iter();
     rules
         // Only ever by name, in the namespaces and for the names that an operator grants: docs/kubernetes.md.
-        .filter(|rule| rule.resources != ["secrets"])
+        .filter(|rule| !rule.by_name)
         .map(|rule| Rule {
             group: rule.group.to_owned(),
             resources: rule.resources,
@@ -43,6 +54,30 @@ fn of_the_dispatcher() -> Vec<Rule> {
             why: rule.purpose.to_owned(),
         })
         .collect()
+}
+
+fn of_the_controller(place: Place) -> Vec<Rule> {
+    let used = permissions::USED.iter().filter(|used| used.place == place);
+    used.flat_map(|used| {
+        let rule = |verbs: Vec<&'static str>, names| Rule {
+            group: used.group.to_owned(),
+            resources: vec![used.resource.to_owned()],
+            verbs,
+            names,
+            why: used.why.to_owned(),
+        };
+        match (place, used.resource) {
+            (Place::Own, "configmaps") => vec![rule(used.verbs.to_vec(), vec![CONFIG_MAP])],
+            // What is to be created has no name that could be looked at.
+            (Place::Own, "leases") => {
+                let (create, others): (Vec<_>, Vec<_>) =
+                    used.verbs.iter().partition(|verb| **verb == "create");
+                vec![rule(create, Vec::new()), rule(others, vec![LEASE])]
+            }
+            _ => vec![rule(used.verbs.to_vec(), Vec::new())],
+        }
+    })
+    .collect()
 }
 
 /// A role and its binding to the account of the same program.
@@ -71,14 +106,34 @@ fn is_fresh(path: &str, parts: &[String]) {
 
 #[test]
 fn the_roles_are_what_the_programs_ask_for() {
-    let dispatcher = "kubeless-dispatcher";
-    is_fresh("base/roles.yaml", &[role("ClusterRole", dispatcher, dispatcher, &of_the_dispatcher())]);
-    is_fresh("overlays/namespaced/roles.yaml", &[role("Role", dispatcher, dispatcher, &of_the_dispatcher())]);
+    let (dispatcher, controller) = ("kubeless-dispatcher", "kubeless-controller");
+    let (served, own) = (of_the_controller(Place::Functions), of_the_controller(Place::Own));
+    let installation = "kubeless-controller-installation";
+    is_fresh(
+        "base/roles.yaml",
+        &[
+            role("ClusterRole", dispatcher, dispatcher, &of_the_dispatcher()),
+            role("ClusterRole", controller, controller, &served),
+            role("Role", installation, controller, &own),
+        ],
+    );
+    is_fresh(
+        "overlays/namespaced/roles.yaml",
+        &[
+            role("Role", dispatcher, dispatcher, &of_the_dispatcher()),
+            role("Role", controller, controller, &served),
+            role("Role", installation, controller, &own),
+        ],
+    );
 }
 
 #[test]
 fn nothing_is_granted_that_is_not_named() {
-    for rule in of_the_dispatcher() {
+    let all = of_the_dispatcher()
+        .into_iter()
+        .chain(of_the_controller(Place::Functions))
+        .chain(of_the_controller(Place::Own));
+    for rule in all {
         let words = [&rule.group]
             .into_iter()
             .chain(&rule.resources)
@@ -89,4 +144,23 @@ fn nothing_is_granted_that_is_not_named() {
             assert!(!rule.resources.iter().any(|resource| resource == never), "{never}");
         }
     }
+    // The manifests give namespace and ConfigMap, so definitions are not asked.
+    assert_eq!(of_the_controller(Place::Cluster).len(), 1);
+}
+
+/// The names that the roles name are those that the controller uses with the manifests' flags.
+#[test]
+fn names_are_the_controllers() {
+    use clap::Parser;
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        controller: ControllerArgs,
+    }
+    let manifest = fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/kustomize/programs/controller.yaml"),
+    )
+    .unwrap();
+    assert!(manifest.contains(&format!("- name: KUBELESS_CONFIG\n              value: {CONFIG_MAP}\n")));
+    assert_eq!(Flags::parse_from(["kubeless-controller"]).controller.lease_name(), LEASE);
 }
