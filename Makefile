@@ -47,7 +47,7 @@ faults: setup ## crashes and outages with real Kafka, judged by an outside witne
 	@echo "tests/faults: kill -9, rebalances, broken functions (usually 5 to 12 minutes) …"
 	cargo test $(TESTKIT) --test faults -- --test-threads=1
 
-test: setup check python node alerts real faults deny ## everything (cold: under 60 minutes, warm: under 20)
+test: setup deny check python node alerts real faults ## everything (cold: under 60 minutes, warm: under 20)
 	@echo "test: everything passed"
 
 cluster: ## a Kubernetes with Pods on this machine, for trying things (root; usually 10 s; eval the line it prints)
