@@ -3,6 +3,7 @@
 //! not claimed, and never let an event go without an outcome.
 
 pub mod dead_letter;
+pub mod flow;
 pub mod judge;
 pub mod lanes;
 pub mod pace;
@@ -21,7 +22,8 @@ pub use crate::router::{
     Router,
     table::{Route, SubscriptionKey},
 };
+pub use flow::{Ended, Flow, FlowParts, InFlight};
 pub use judge::{Judgement, Judging, Reason};
 pub use settings::Settings;
 pub use subscription::{Subscription, SubscriptionParts};
-pub use worker::{Done, Workers};
+pub use worker::{Done, DoneSender, Workers};

@@ -5,7 +5,7 @@ use super::{
     judge::Judging,
     recorder::Recorder,
     settings::Settings,
-    worker::{Chain, Done, Permits, Workers},
+    worker::{Chain, DoneSender, Permits, Workers},
 };
 use crate::{
     claims::{self, Answer, Claimed, lease::StartLease, window::Window},
@@ -16,7 +16,7 @@ use crate::{
     telemetry::SubscriptionMetrics,
 };
 use arc_swap::ArcSwap;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 /// What a subscription is made of.
@@ -188,7 +188,7 @@ impl Subscription {
     pub fn claim_and_start(
         &self,
         batch: Vec<Pending>,
-        done: &mpsc::Sender<Done>,
+        done: &DoneSender,
         commit: impl FnOnce(&[Pending]) -> Vec<Answer>,
     ) -> Vec<(Pending, Answer)> {
         let (granted, others) = claims::claim(batch, commit);
@@ -197,7 +197,7 @@ impl Subscription {
         others
     }
 
-    fn start(&self, granted: Vec<Claimed<Pending>>, done: &mpsc::Sender<Done>) {
+    fn start(&self, granted: Vec<Claimed<Pending>>, done: &DoneSender) {
         let permits = self.permits.load_full();
         let timeout = self.settings.load().call_timeout;
         let mut shards: Vec<(i32, Vec<Chain>)> = Vec::new();

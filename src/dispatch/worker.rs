@@ -20,7 +20,7 @@ use std::{
 };
 use tokio::{
     runtime::LocalOptions,
-    sync::{Semaphore, mpsc as tokio_mpsc},
+    sync::{Notify, Semaphore, mpsc as tokio_mpsc},
 };
 use tokio_util::task::TaskTracker;
 
@@ -34,6 +34,34 @@ pub struct Done {
     pub event: Arc<Event>,
     /// How the call ended.
     pub settled: Settled,
+}
+
+/// The way of results back to a source's thread.
+#[derive(Clone, Debug)]
+pub struct DoneSender {
+    channel: mpsc::Sender<Done>,
+    wake: Option<Arc<Notify>>,
+}
+
+impl DoneSender {
+    /// To a thread that blocks on the other end of `channel`.
+    pub const fn new(channel: mpsc::Sender<Done>) -> Self {
+        Self { channel, wake: None }
+    }
+
+    /// To one that awaits `wake` and then looks.
+    #[must_use]
+    pub fn waking(self, wake: Arc<Notify>) -> Self {
+        Self { wake: Some(wake), ..self }
+    }
+
+    /// Sends. The source's thread outlives its calls; if it is gone the process is ending and the successor names them.
+    fn send(&self, done: Done) {
+        let _ = self.channel.send(done);
+        if let Some(wake) = &self.wake {
+            wake.notify_one();
+        }
+    }
 }
 
 /// Limits that a call holds while it runs.
@@ -55,7 +83,7 @@ pub struct Chain {
     /// Limits.
     pub permits: Permits,
     /// Where the results go.
-    pub done: mpsc::Sender<Done>,
+    pub done: DoneSender,
 }
 
 #[derive(Debug)]
@@ -169,7 +197,7 @@ fn sweep(lineups: &Lineups) {
             for call in chain.calls {
                 let event = call.spend().event;
                 let settled = Settled::never_sent("the partition went before the call could start");
-                let _ = chain.done.send(Done { event, settled });
+                chain.done.send(Done { event, settled });
             }
         }
     }
@@ -213,15 +241,14 @@ impl Drop for Runner {
 /// A claimed call owes one result: sent when this is dropped, also if the call panicked.
 struct Owed<'a> {
     event: Arc<Event>,
-    done: &'a mpsc::Sender<Done>,
+    done: &'a DoneSender,
     settled: Option<Settled>,
 }
 
 impl Drop for Owed<'_> {
     fn drop(&mut self) {
         let settled = self.settled.take().unwrap_or_else(Settled::panicked);
-        // The source's thread outlives its calls; if it is gone the process is ending and the successor names them.
-        let _ = self.done.send(Done { event: Arc::clone(&self.event), settled });
+        self.done.send(Done { event: Arc::clone(&self.event), settled });
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     clock,
     dispatch::{
-        Done, Reason, Subscription,
+        Done, DoneSender, Reason, Subscription,
         dead_letter::{DeadLetterSink, Original},
         pace::Pace,
         recorder::Recorder,
@@ -52,7 +52,7 @@ pub struct Engine {
     pub(super) subscription: Arc<Subscription>,
     pub(super) recorder: Recorder,
     pub(super) pace: Pace,
-    pub(super) done: mpsc::Sender<Done>,
+    pub(super) done: DoneSender,
     pub(super) results: mpsc::Receiver<Done>,
     pub(super) running: HashMap<(i32, i64), Running, Plain>,
     pub(super) doubtful: HashMap<(i32, i64), Item>,
@@ -88,6 +88,7 @@ impl Engine {
         memory: Arc<AtomicUsize>,
     ) -> Self {
         let (done, results) = mpsc::channel();
+        let done = DoneSender::new(done);
         let limits = Limits { entries: options.register_entries, metadata_chars: options.metadata_chars };
         let recorder = subscription.recorder(format!("{:016x}", token.0));
         Self {
