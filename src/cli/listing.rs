@@ -5,10 +5,7 @@ use super::{
     output::{self, Cell, Format, Table, talk},
     session::{Session, objects::Kind},
 };
-use crate::{
-    api::{API_VERSION, GROUP, VERSION},
-    cluster::client,
-};
+use crate::cluster::client;
 use futures_util::StreamExt;
 use kube::{
     Api,
@@ -52,6 +49,15 @@ impl Listing {
     /// Whether more columns are wanted.
     pub fn is_wide(&self) -> bool {
         self.output == Format::Wide
+    }
+
+    /// The same, of objects with this label alone.
+    pub fn with_label(&self, label: &str) -> Self {
+        let selector = match &self.selector {
+            Some(selector) => format!("{label},{selector}"),
+            None => label.to_owned(),
+        };
+        Self { selector: Some(selector), ..self.clone() }
     }
 
     /// Reads the objects; of those that are named every one must be there.
@@ -221,9 +227,9 @@ impl<R: Rows> Printer<'_, R> {
 /// Objects of a kind whose fields nobody has to know.
 pub fn api(session: &Session, kind: &Kind, all: bool) -> Api<DynamicObject> {
     let resource = ApiResource {
-        group: GROUP.to_owned(),
-        version: VERSION.to_owned(),
-        api_version: API_VERSION.to_owned(),
+        group: kind.group.to_owned(),
+        version: kind.version.to_owned(),
+        api_version: kind.api_version(),
         kind: kind.kind.to_owned(),
         plural: kind.plural.to_owned(),
     };

@@ -89,6 +89,8 @@ enum Command {
     /// What became of events.
     #[command(subcommand, before_help = EVENTS_EXAMPLES)]
     Events(commands::events::Command),
+    /// How many Pods a function has, by load.
+    Autoscale(commands::autoscale::Args),
     /// What is missing on the cluster, and how to fix it.
     Check(commands::check::Args),
     /// Checks manifests without touching anything.
@@ -165,6 +167,7 @@ impl Command {
             Self::Function(args) => args.run(wiring),
             Self::Trigger(args) => args.run(wiring),
             Self::ServerConfig(args) => commands::server_config::run(&args),
+            Self::Autoscale(args) => args.run(),
             Self::Check(args) => commands::check::run(&args, wiring),
             Self::Completion(args) => commands::completion::run(&args, whole(wiring)),
             Self::Dev(args) => commands::dev::run(args, wiring),

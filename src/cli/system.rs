@@ -55,7 +55,7 @@ impl System {
     /// definition, defaults. Who may not read definitions gets the defaults.
     pub async fn find(session: &Session) -> Self {
         let crds: Api<CustomResourceDefinition> = Api::all(session.connection.client.clone());
-        let annotations = match crds.get(&FUNCTIONS.crd()).await {
+        let annotations = match crds.get(&FUNCTIONS.permission()).await {
             Ok(crd) => crd.metadata.annotations.unwrap_or_default(),
             Err(_) => Default::default(),
         };

@@ -211,7 +211,7 @@ impl<N> Flow<N> {
         self.pace.called(done.settled.took);
         self.observe(&done);
         let (outcome, reason) = (done.settled.outcome, done.settled.reason);
-        self.end(&call, Ending { settled: Some(&done.settled), ..ending(&call.event, outcome, reason) });
+        self.end(&call, &Ending { settled: Some(&done.settled), ..ending(&call.event, outcome, reason) });
         Some(Ended { call, outcome, settled: Some(done.settled) })
     }
 
@@ -219,15 +219,15 @@ impl<N> Flow<N> {
     pub fn give_up(&mut self, place: Place, reason: &'static str) -> Option<Ended<N>> {
         let call = self.running.remove(&place)?;
         let outcome = Outcome::Unanswered;
-        self.end(&call, ending(&call.event, outcome, Some(reason)));
+        self.end(&call, &ending(&call.event, outcome, Some(reason)));
         Some(Ended { call, outcome, settled: None })
     }
 
-    fn end(&mut self, call: &InFlight<N>, ending: Ending<'_>) {
-        self.recorder.end(&ending);
+    fn end(&mut self, call: &InFlight<N>, ending: &Ending<'_>) {
+        self.recorder.end(ending);
         self.release(call.weight);
         self.subscription.conservation().finished(1);
-        self.offer(call.original.as_ref(), &ending);
+        self.offer(call.original.as_ref(), ending);
     }
 
     fn observe(&self, done: &Done) {

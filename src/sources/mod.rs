@@ -8,7 +8,7 @@ pub mod nats;
 
 use crate::{
     api::{
-        command::TriggerCommand,
+        command::{self, TriggerCommand},
         cronjob_trigger, function, http_trigger,
         kind::{TriggerKind, TriggerObject},
     },
@@ -33,7 +33,13 @@ pub static TRIGGERS: &[TriggerKind] =
     &[kafka::spec::KIND, nats::spec::KIND, kinesis::spec::KIND, cronjob_trigger::KIND, http_trigger::KIND];
 
 /// The command line of each trigger kind that has one.
-pub static COMMANDS: &[TriggerCommand] = &[kafka::command::COMMAND];
+pub static COMMANDS: &[TriggerCommand] = &[
+    kafka::command::COMMAND,
+    nats::command::COMMAND,
+    kinesis::command::COMMAND,
+    command::cronjob::COMMAND,
+    command::http::COMMAND,
+];
 
 /// Every custom resource definition of the product, Function first.
 pub fn crds() -> Vec<CustomResourceDefinition> {

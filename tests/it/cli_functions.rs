@@ -342,6 +342,67 @@ fn triggers_from_flags() {
 }
 
 #[test]
+fn each_kind_of_trigger_has_the_flags_of_kubeless() {
+    let home = Home::new();
+    let spec = |arguments: &[&str]| home.object(&[&["trigger"], arguments].concat())["spec"].clone();
+    assert_eq!(
+        spec(&["nats", "create", "t", "--trigger-topic", "orders.*", "--function-selector", "a=b"]),
+        json!({ "topic": "orders.*", "functionSelector": { "matchLabels": { "a": "b" } } })
+    );
+    let kinesis = [
+        "kinesis",
+        "create",
+        "t",
+        "--function-name",
+        "f",
+        "--stream",
+        "s",
+        "--aws-region",
+        "eu-central-1",
+        "--shard-id",
+        "shardId-000000000000",
+        "--secret",
+        "aws",
+        "--endpoint",
+        "http://localhost:4567",
+    ];
+    assert_eq!(
+        spec(&kinesis),
+        json!({ "function-name": "f", "stream": "s", "aws-region": "eu-central-1", "shard": "shardId-000000000000",
+                "secret": "aws", "endpoint": "http://localhost:4567" })
+    );
+    home.refused(&["trigger", "kinesis", "create", "t", "--stream", "s"], "--shard-id");
+    let cron = ["cronjob", "create", "t", "--function", "f", "--schedule", "*/5 * * * *"];
+    assert_eq!(
+        spec(&[&cron[..], &["-p", "{\"a\":[1]}"]].concat()),
+        json!({ "function-name": "f", "schedule": "*/5 * * * *", "payload": { "a": [1] } })
+    );
+    assert!(spec(&cron).get("payload").is_none(), "no payload is no body, not an empty object");
+    fs::write(home.path("payload.yaml"), "a: [1]\n").unwrap();
+    assert_eq!(spec(&[&cron[..], &["-f", "payload.yaml"]].concat())["payload"], json!({ "a": [1] }));
+    let both = [&["trigger"], &cron[..], &["-p", "{}", "-f", "payload.yaml"]].concat();
+    home.refused(&both, "give one of them");
+    home.refused(
+        &["trigger", "cronjob", "create", "t", "--function", "f", "--schedule", "* * *"],
+        "spec.schedule",
+    );
+    home.refused(&[&["trigger"], &cron[..], &["-p", "{"]].concat(), "not JSON");
+    let http = ["http", "create", "t", "--function-name", "f"];
+    assert_eq!(
+        spec(
+            &[&http[..], &["--hostname", "a.example", "--path", "p", "--enableTLSAcme", "--cors-enable"]]
+                .concat()
+        ),
+        json!({ "function-name": "f", "host-name": "a.example", "path": "p", "tls": true, "cors-enable": true,
+                "gateway": "nginx" })
+    );
+    home.refused(&[&["trigger"], &http[..]].concat(), "--hostname");
+    home.refused(&[&["trigger"], &http[..], &["--gateway", "kong"]].concat(), "--hostname");
+    let tls = ["--hostname", "a.example", "--enableTLSAcme", "--tls-secret", "s"];
+    home.refused(&[&["trigger"], &http[..], &tls].concat(), "tls");
+}
+
+#[test]
 fn four_shells_complete_every_command() {
     let home = Home::new();
     for shell in ["bash", "zsh", "fish", "powershell"] {

@@ -377,6 +377,98 @@ fn triggers_live_and_die() {
 }
 
 #[test]
+fn triggers_name_what_is_there() {
+    let (api, cli, dir) = place("named");
+    let cron = ["trigger", "cronjob", "create", "tick", "--function", "hello", "--schedule", "@hourly"];
+    cli.refused(&cron, 1, &["function \"hello\" not found"]);
+    deploy(&cli, &dir, "hello", &[]);
+    assert_eq!(cli.ok(&cron), "cronjobtrigger.kubeless.io/tick created\n");
+    let stream = [
+        "trigger",
+        "kinesis",
+        "create",
+        "clicks",
+        "--function-name",
+        "hello",
+        "--stream",
+        "s",
+        "--aws-region",
+        "eu-central-1",
+        "--shard-id",
+        "shardId-000000000000",
+        "--secret",
+        "aws",
+    ];
+    cli.refused(&stream, 1, &["no Secret \"aws\"", "create secret generic aws"]);
+    api.kubectl(&[
+        "create",
+        "secret",
+        "generic",
+        "aws",
+        "-n",
+        &cli.namespace,
+        "--from-literal=aws_access_key_id=a",
+    ]);
+    cli.ok(&stream);
+    let update = ["trigger", "kinesis", "update", "clicks", "--shard-id", "shardId-000000000001"];
+    assert_eq!(cli.ok(&update), "kinesistrigger.kubeless.io/clicks changed\n");
+    assert!(
+        cli.ok(&["trigger", "kinesis", "list"]).contains("eu-central-1  s       shardId-000000000001  hello")
+    );
+    // The server is at 127.0.0.1, of which nginx's default host name is made.
+    cli.ok(&["trigger", "http", "create", "web", "--function-name", "hello"]);
+    assert_eq!(stored(api, &cli, "httptrigger/web")["spec"]["host-name"], "hello.127.0.0.1.nip.io");
+    cli.ok(&["trigger", "http", "update", "web", "--path", "greet"]);
+    let table = cli.ok(&["trigger", "http", "list"]);
+    assert!(table.contains("hello.127.0.0.1.nip.io  greet"), "{table}");
+    let described = cli.ok(&["function", "describe", "hello"]);
+    for part in ["CronJobTrigger  tick", "KinesisTrigger  clicks", "HTTPTrigger     web"] {
+        assert!(described.contains(part), "{part:?} is missing in\n{described}");
+    }
+    assert_eq!(cli.ok(&["trigger", "http", "delete", "web"]), "httptrigger.kubeless.io/web deleted\n");
+}
+
+#[test]
+fn autoscalers_are_part_of_their_functions() {
+    let (api, cli, dir) = place("autoscale");
+    deploy(&cli, &dir, "hello", &["-l", "team=a"]);
+    let before = stored(api, &cli, "function/hello");
+    let create =
+        ["autoscale", "create", "hello", "--min", "2", "--max", "5", "--metric", "cpu", "--value", "70"];
+    assert_eq!(cli.ok(&create), "function.kubeless.io/hello autoscaled\n");
+    let mut wanted = before["spec"].clone();
+    wanted["horizontalPodAutoscaler"] = json!({
+        "metadata": { "name": "hello", "namespace": cli.namespace, "labels": before["metadata"]["labels"] },
+        "spec": {
+            "scaleTargetRef": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "hello" },
+            "minReplicas": 2,
+            "maxReplicas": 5,
+            "metrics": [{ "type": "Resource", "resource": {
+                "name": "cpu", "target": { "type": "Utilization", "averageUtilization": 70 } } }],
+        },
+    });
+    assert_eq!(stored(api, &cli, "function/hello")["spec"], wanted);
+    assert_eq!(cli.ok(&create), "function.kubeless.io/hello unchanged\n");
+    // What the controller makes of it is what is listed.
+    let body = &wanted["horizontalPodAutoscaler"];
+    let made = json!({ "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "spec": body["spec"],
+                       "metadata": { "name": "hello", "labels": { "created-by": "kubeless" } } });
+    api.apply(&cli.namespace, &made.to_string());
+    let table = cli.ok(&["autoscale", "list"]);
+    let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[1][..7], ["hello", &cli.namespace, "hello", "2", "5", "cpu", "70%"]);
+    assert_eq!(cli.ok(&["autoscale", "list", "-o", "name"]), "horizontalpodautoscaler.autoscaling/hello\n");
+    cli.refused(&["autoscale", "create", "hello", "--max", "0", "--value", "1"], 2, &["--max"]);
+    cli.refused(&["autoscale", "create", "helo", "--max", "3", "--value", "50"], 1, &["did you mean hello?"]);
+    assert_eq!(
+        cli.ok(&["autoscale", "delete", "hello"]),
+        "function.kubeless.io/hello no longer autoscaled\n"
+    );
+    assert_eq!(stored(api, &cli, "function/hello")["spec"], before["spec"]);
+    assert_eq!(cli.ok(&["autoscale", "delete", "hello"]), "function.kubeless.io/hello not autoscaled\n");
+}
+
+#[test]
 fn who_may_not_is_told_what_to_ask_for() {
     let (api, cli, dir) = place("forbidden");
     let namespace = cli.namespace.as_str();
@@ -424,8 +516,8 @@ fn who_may_not_is_told_what_to_ask_for() {
 fn what_is_missing_is_named_and_its_fix_works() {
     let api = ApiServer::start();
     let mut cli = Cli::new(&api.kubeconfig(), "default");
-    let crds = "kubeless crds | kubectl apply --server-side -f -";
-    cli.refused(&["function", "list"], 1, &["functions.kubeless.io", crds]);
+    let crds = "kubeless install --crds-only";
+    cli.refused(&["function", "list"], 1, &["functions.kubeless.io", "kubeless install"]);
     assert_eq!(cli.run(&["check", "--pre"]).code, 0);
     let run = cli.run(&["check"]);
     assert_eq!(run.code, 5);
@@ -434,9 +526,8 @@ fn what_is_missing_is_named_and_its_fix_works() {
         "{}",
         run.out
     );
-    let anywhere = Cli { namespace: String::new(), ..cli.clone() };
-    let definitions = anywhere.ok(&["crds"]);
-    api.try_kubectl(&["apply", "--server-side", "-f", "-"], &definitions).unwrap();
+    // The definitions say where the programs are: in a namespace of their own.
+    Cli { namespace: "kubeless".to_owned(), ..cli.clone() }.ok(&["install", "--crds-only"]);
     wait::until("the definitions", LIMIT, || (cli.run(&["function", "list"]).code == 0).then_some(()));
     let run = cli.run(&["check", "-o", "json"]);
     let findings: Value = serde_json::from_str(&run.out).unwrap();
@@ -456,7 +547,8 @@ fn what_is_missing_is_named_and_its_fix_works() {
          apiVersion: v1\nkind: ConfigMap\nmetadata: {name: kubeless-config}\ndata:\n  runtime-images: |\n    - ID: lua\n      \
          versions: [{version: '5.4', images: [{phase: runtime, image: 'lua:5.4'}]}]\n",
     );
-    assert!(cli.ok(&["version"]).contains("v1.0.8 (kubeless/kubeless-controller-manager)"));
+    let version = cli.ok(&["version"]);
+    assert!(version.contains("v1.0.8 (kubeless/kubeless-controller-manager)"), "{version}");
     assert_eq!(cli.ok(&["get-server-config"]), "Supported Runtimes are: lua5.4\n");
     assert!(cli.ok(&["get-server-config", "-o", "wide"]).contains("lua:5.4"));
     let run = cli.run(&["check", "--pre"]);

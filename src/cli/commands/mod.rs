@@ -1,5 +1,6 @@
 //! One file for each command: its arguments and what it does. Must never print talk on standard output.
 
+pub mod autoscale;
 pub mod check;
 pub mod child;
 pub mod completion;

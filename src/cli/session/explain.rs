@@ -48,9 +48,9 @@ pub fn api(asked: &Asked<'_>, error: &kube::Error) -> anyhow::Error {
     let noun = kind.noun;
     match status.as_ref() {
         _ if is_missing_kind(error) => anyhow!(
-            "this cluster has no {}: the custom resource definition is missing; install it with: kubeless crds | \
-             kubectl apply --server-side -f - (kubeless check says what else is missing)",
-            kind.crd()
+            "this cluster has no {}: the custom resource definition is missing; install it with: kubeless install \
+             (--crds-only for nothing but the definitions; kubeless check says what else is missing)",
+            kind.permission()
         ),
         status if status.is_not_found() && details(status).1 == "namespaces" => {
             let namespace = asked.namespace.unwrap_or_default();
@@ -100,7 +100,7 @@ fn forbidden(asked: &Asked<'_>, status: &Status) -> anyhow::Error {
         Some(name) => (format!("-n {name} "), "role", format!("in namespace {name}")),
         None => (String::new(), "clusterrole", "in all namespaces".to_owned()),
     };
-    let resource = kind.crd();
+    let resource = kind.permission();
     let title = format!("kubeless-{verb}-{}", kind.plural);
     anyhow!(
         "{user} may not {verb} {resource} {what}; somebody who administers the cluster can allow it:\n  \
@@ -164,7 +164,7 @@ mod tests {
         let text = told(Status::failure("admission says no", "Forbidden").with_code(403));
         assert_eq!(text, "admission says no");
         let text = told(Status::failure("404 page not found\n", "").with_code(404));
-        assert!(text.contains("kubeless crds | kubectl apply"), "{text}");
+        assert!(text.contains("kubeless install"), "{text}");
         let details: StatusDetails =
             serde_json::from_value(serde_json::json!({ "name": "shop", "kind": "namespaces" })).unwrap();
         let text = told(Status::failure("no", "NotFound").with_code(404).with_details(details));

@@ -35,18 +35,28 @@ pub struct Session {
     pub namespace: String,
 }
 
+/// What a kubeconfig says, or would say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offline {
+    /// The namespace in force; `default` where nothing says another one.
+    pub namespace: String,
+    /// Host of the API server; empty if none is known.
+    pub server: String,
+}
+
 impl Place {
-    /// The namespace in force, without contacting anything; `default` where nothing says another one.
-    pub fn namespace(&self) -> anyhow::Result<String> {
-        if let Some(namespace) = &self.namespace {
-            return Ok(namespace.clone());
-        }
+    /// What can be known without contacting anything.
+    pub fn offline(&self) -> anyhow::Result<Offline> {
+        let namespace = |other: &str| self.namespace.clone().unwrap_or_else(|| other.to_owned());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         match runtime.block_on(self.connect.open(PROGRAM)) {
-            Ok(connection) => Ok(connection.namespace),
+            Ok(connection) => {
+                let server = host(&connection.server);
+                Ok(Offline { namespace: namespace(&connection.namespace), server })
+            }
             // No cluster at all is what a dry run is for; a kubeconfig that is there must be right.
             Err(_) if self.connect.files().is_empty() && self.connect.context.is_none() => {
-                Ok(DEFAULT_NAMESPACE.to_owned())
+                Ok(Offline { namespace: namespace(DEFAULT_NAMESPACE), server: String::new() })
             }
             Err(error) => Err(explain::connect(&self.connect, &error)),
         }
@@ -72,6 +82,12 @@ impl Place {
         runtime.shutdown_background();
         ended
     }
+}
+
+/// The host of a URL.
+pub fn host(url: &str) -> String {
+    let host = url.parse::<http::Uri>().ok().and_then(|uri| uri.host().map(str::to_owned));
+    host.unwrap_or_default().trim_matches(['[', ']']).to_owned()
 }
 
 /// Waits for something, and says what for if it takes more than a moment.

@@ -7,7 +7,10 @@ use super::{
     shown,
 };
 use crate::{
-    api::{API_VERSION, GROUP, VERSION, schema},
+    api::{
+        schema,
+        selector::{is_dns_label, is_subdomain},
+    },
     cli::UsageError,
 };
 use anyhow::anyhow;
@@ -31,7 +34,7 @@ const MAX_NAMES: usize = 10;
 pub use crate::api::command::Resource as Kind;
 
 /// Functions.
-pub const FUNCTIONS: Kind = Kind { kind: "Function", plural: "functions", noun: "function" };
+pub const FUNCTIONS: Kind = Kind::ours("Function", "functions", "function");
 
 /// Whether and how a change is only tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +68,7 @@ pub enum Changed {
 impl Session {
     fn url(kind: &Kind, namespace: Option<&str>) -> String {
         let space = namespace.map(|name| format!("namespaces/{name}/")).unwrap_or_default();
-        format!("/apis/{GROUP}/{VERSION}/{space}{}", kind.plural)
+        format!("/apis/{}/{}/{space}{}", kind.group, kind.version, kind.plural)
     }
 
     fn asked<'a>(&'a self, verb: &'static str, kind: &Kind, name: &'a str) -> Asked<'a> {
@@ -117,6 +120,15 @@ impl Session {
             Ok(object) => Ok(object),
             Err(error) if explain::is_missing_object(&error) => Err(self.missing(kind, name).await),
             Err(error) => Err(explain::api(&self.asked("get", kind, name), &error)),
+        }
+    }
+
+    /// Whether there is an object of this name.
+    pub async fn has(&self, kind: &Kind, name: &str) -> kube::Result<bool> {
+        match self.try_get(kind, name).await {
+            Ok(_) => Ok(true),
+            Err(error) if explain::is_missing_object(&error) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -222,12 +234,17 @@ pub fn conditions(object: &Value) -> Vec<Condition> {
 /// Refuses a name that the API server would refuse later, in other words.
 pub fn check_name(kind: &Kind, name: &str) -> Result<(), UsageError> {
     // Functions become Services, whose names are the strictest.
-    let service = kind == &FUNCTIONS && !name.starts_with(|first: char| first.is_ascii_lowercase());
-    if !crate::api::selector::is_dns_label(name) || service {
-        let rule = "a-z, 0-9 and '-', beginning with a letter, at most 63";
-        return Err(UsageError(format!("{name:?} cannot be the name of a {}; use {rule}", kind.noun)));
+    let (fits, rule) = match kind == &FUNCTIONS {
+        true => (
+            is_dns_label(name) && name.starts_with(|first: char| first.is_ascii_lowercase()),
+            "a-z, 0-9 and '-', beginning with a letter, at most 63",
+        ),
+        false => (is_subdomain(name), "a-z, 0-9, '-' and '.', beginning and ending with a letter or digit"),
+    };
+    match fits {
+        true => Ok(()),
+        false => Err(UsageError(format!("{name:?} cannot be the name of a {}; use {rule}", kind.noun))),
     }
-    Ok(())
 }
 
 fn manager() -> PostParams {
@@ -237,7 +254,7 @@ fn manager() -> PostParams {
 /// Items of a list lack what every single object says of itself.
 fn typed(mut item: Value, kind: &Kind) -> Value {
     if let Value::Object(map) = &mut item {
-        map.entry("apiVersion").or_insert_with(|| API_VERSION.into());
+        map.entry("apiVersion").or_insert_with(|| kind.api_version().into());
         map.entry("kind").or_insert_with(|| kind.kind.into());
     }
     item

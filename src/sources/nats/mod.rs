@@ -1,4 +1,5 @@
 //! NATS: so far the resource alone. A NATSTrigger is read and checked, and its status says that nothing serves it.
 //! Must never open a connection.
 
+pub mod command;
 pub mod spec;

@@ -27,7 +27,7 @@ use std::collections::BTreeSet;
 
 /// Functions that a finding names.
 const MAX_NAMED: usize = 5;
-const INSTALL_CRDS: &str = "kubeless crds | kubectl apply --server-side -f -";
+const INSTALL_CRDS: &str = "kubeless install --crds-only";
 
 /// What the commands of a developer need in their namespace: group, resource, subresource, verbs.
 const NEEDED: &[(&str, &str, &str, &[&str], &str)] = &[
@@ -122,7 +122,7 @@ async fn programs(session: &Session, system: &System) -> Vec<Finding> {
         let detail = format!(
             "nothing of Kubeless runs in namespace {namespace}: functions are stored and nobody acts on them"
         );
-        let fix = "install it (docs: Installation), or set KUBELESS_NAMESPACE if it runs elsewhere";
+        let fix = "kubeless install (or set KUBELESS_NAMESPACE if it runs elsewhere)";
         return vec![Finding::problem("programs", detail, fix)];
     }
     found.iter().map(|deployment| program(deployment, namespace)).collect()

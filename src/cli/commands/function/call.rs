@@ -32,7 +32,8 @@ const MARGIN: Duration = Duration::from_secs(10);
 /// Bytes of an error answer that are kept to see who wrote it.
 const MAX_STATUS: usize = 64 * 1024;
 
-const PROXY: Kind = Kind { kind: "Service", plural: "services/proxy", noun: "service" };
+const PROXY: Kind =
+    Kind { kind: "Service", plural: "services/proxy", noun: "service", group: "", version: "v1" };
 
 const EXAMPLES: &str = "Examples:
   kubeless function call hello

@@ -5,7 +5,7 @@ use super::{
     flags::{Flags, PullPolicy},
 };
 use crate::{
-    api::{Violation, function},
+    api::{Violation, command, cronjob_trigger, function},
     cli::{
         Exit, UsageError,
         output::{self, talk},
@@ -21,7 +21,7 @@ use crate::{
 use anyhow::bail;
 use serde_json::{Value, json};
 
-const CRONJOBS: Kind = Kind { kind: "CronJobTrigger", plural: "cronjobtriggers", noun: "cron trigger" };
+const CRONJOBS: Kind = command::cronjob::COMMAND.resource;
 
 const EXAMPLES: &str = "Examples:
   kubeless function deploy hello -r python3.11 --handler hello.main --from-file hello.py --wait
@@ -56,7 +56,7 @@ pub fn run(args: &Args, place: &Place) -> anyhow::Result<Exit> {
     let mut changes = args.flags.changes()?;
     changes.pull_policy.get_or_insert_with(|| PullPolicy::Always.as_str().to_owned());
     if args.writing.dry_run() == DryRun::Client {
-        let namespace = place.namespace()?;
+        let namespace = place.offline()?.namespace;
         let objects = objects(args, &changes, &namespace)?;
         let done: Vec<_> = objects.into_iter().map(|(kind, object)| (kind, object, "created")).collect();
         args.writing.print(&done)?;
@@ -141,5 +141,6 @@ fn trigger(name: &str, namespace: &str, schedule: &str) -> anyhow::Result<Value>
         },
         "spec": { "schedule": schedule, "function-name": name },
     });
+    told(cronjob_trigger::decode(object.clone()).map(drop))?;
     Ok(object)
 }

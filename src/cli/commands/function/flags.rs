@@ -145,8 +145,8 @@ impl Flags {
     }
 }
 
-/// A Kubernetes quantity: a number and a known unit.
-fn check_quantity(flag: &str, text: &str) -> Result<(), UsageError> {
+/// Refuses what is no Kubernetes quantity: a number and a known unit.
+pub fn check_quantity(flag: &str, text: &str) -> Result<(), UsageError> {
     const UNITS: [&str; 15] = ["", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi"];
     let at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(at);

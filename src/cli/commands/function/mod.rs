@@ -14,7 +14,7 @@ mod rows;
 mod top;
 mod update;
 
-pub use self::{change::CREATED_BY, pairs::Pair, rows::some};
+pub use self::{change::CREATED_BY, deploy::check, flags::check_quantity, pairs::Pair, rows::some};
 
 use crate::cli::{Exit, Wiring, session::Place};
 use clap::Subcommand;

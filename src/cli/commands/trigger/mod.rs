@@ -4,13 +4,14 @@
 mod fields;
 mod flags;
 mod list;
+mod named;
 
 use crate::{
     api::command::TriggerCommand,
     cli::{
         Exit, UsageError, Wiring,
         session::{
-            Place, Session,
+            Place, Session, host,
             objects::{Changed, check_name},
         },
         written::{DryRun, Writing},
@@ -77,18 +78,23 @@ fn create(kind: &TriggerCommand, matches: &ArgMatches, place: &Place) -> anyhow:
     let name = flags::name(matches);
     check_name(&kind.resource, name)?;
     let fields = fields::read(kind, matches)?;
-    let object = |namespace: &str| {
+    let object = |namespace: &str, server: &str| {
         let mut object = fields::blank(kind, namespace, name);
         fields::apply(&fields, &mut object);
+        if let Some(complete) = kind.complete {
+            complete(&mut object, server).map_err(UsageError)?;
+        }
         check(kind, &object).map(|()| object)
     };
     if writing.dry_run() == DryRun::Client {
-        let object = object(&place.namespace()?)?;
+        let known = place.offline()?;
+        let object = object(&known.namespace, &known.server)?;
         writing.print(&[(kind.resource, object, "created")])?;
         return Ok(Exit::Ok);
     }
     place.run(async |session| {
-        let object = object(&session.namespace)?;
+        let object = object(&session.namespace, &host(&session.connection.server))?;
+        named::check(kind, &object, session).await?;
         let created = session.create(&kind.resource, &object, writing.commit()).await?;
         writing.print(&[(kind.resource, created, "created")])?;
         Ok(Exit::Ok)
