@@ -53,6 +53,17 @@ pub struct Ended<N> {
     pub settled: Option<Settled>,
 }
 
+/// What [`Flow::wait`] saw.
+#[derive(Debug)]
+pub enum Waited<N> {
+    /// A call ended.
+    Ended(Ended<N>),
+    /// A call ended that was given up before.
+    GivenUp,
+    /// Nothing, until the time was over.
+    Nothing,
+}
+
 /// What to make a [`Flow`] of.
 pub struct FlowParts {
     /// Whose calls these are.
@@ -194,10 +205,12 @@ impl<N> Flow<N> {
         }
     }
 
-    /// Waits for one result, `left` at most. `None`: none came, or one that was given up before.
-    pub fn wait(&mut self, left: Duration) -> Option<Ended<N>> {
-        let done = self.results.recv_timeout(left).ok()?;
-        self.finished(done)
+    /// Waits for one result, `left` at most.
+    pub fn wait(&mut self, left: Duration) -> Waited<N> {
+        match self.results.recv_timeout(left) {
+            Ok(done) => self.finished(done).map_or(Waited::GivenUp, Waited::Ended),
+            Err(_) => Waited::Nothing,
+        }
     }
 
     /// A call ended. One that was given up before has its outcome already.

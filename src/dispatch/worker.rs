@@ -15,7 +15,6 @@ use std::{
     panic::AssertUnwindSafe,
     rc::Rc,
     sync::{Arc, mpsc},
-    thread::JoinHandle,
     time::Duration,
 };
 use tokio::{
@@ -86,17 +85,11 @@ pub struct Chain {
     pub done: DoneSender,
 }
 
-#[derive(Debug)]
-struct Worker {
-    // Unbounded, because every chain in it was claimed within its subscription's claim window.
-    queue: tokio_mpsc::UnboundedSender<Vec<Chain>>,
-    thread: JoinHandle<()>,
-}
-
 /// The worker threads of a process.
 #[derive(Debug)]
 pub struct Workers {
-    workers: Vec<Worker>,
+    // Unbounded, because every chain in it was claimed within its subscription's claim window. A thread ends with its queue.
+    queues: Vec<tokio_mpsc::UnboundedSender<Vec<Chain>>>,
 }
 
 impl Workers {
@@ -105,12 +98,12 @@ impl Workers {
     /// # Errors
     /// A thread or its runtime cannot be started.
     pub fn start(count: usize, config: &InvokerConfig) -> std::io::Result<Self> {
-        let mut workers = Vec::with_capacity(count);
+        let mut queues = Vec::with_capacity(count);
         for number in 0..count.max(1) {
             let (queue, receiver) = tokio_mpsc::unbounded_channel();
             let config = config.clone();
             let (begun, start) = mpsc::channel();
-            let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+            std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
                 // Made here, because a local runtime never leaves its thread.
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
@@ -124,25 +117,16 @@ impl Workers {
                 }
             })?;
             start.recv().map_err(|_| std::io::Error::other("a worker thread ended at once"))??;
-            workers.push(Worker { queue, thread });
+            queues.push(queue);
         }
-        Ok(Self { workers })
+        Ok(Self { queues })
     }
 
     /// Hands chains to the worker of `shard` (any number; equal numbers go to the same thread).
     pub fn run(&self, shard: u64, chains: Vec<Chain>) {
-        let at = usize::try_from(shard % self.workers.len() as u64).unwrap_or(0);
+        let at = usize::try_from(shard % self.queues.len() as u64).unwrap_or(0);
         // A worker ends only when all senders are gone, so this cannot fail while `self` lives.
-        let _ = self.workers[at].queue.send(chains);
-    }
-
-    /// Ends the threads once their calls are finished.
-    pub fn stop(self) {
-        for worker in self.workers {
-            drop(worker.queue);
-            // A panic was already reported by the hook.
-            let _ = worker.thread.join();
-        }
+        let _ = self.queues[at].send(chains);
     }
 }
 

@@ -4,7 +4,7 @@
 use super::{
     commit::{self, Report, Taint, Written},
     context::Context,
-    engine::{Engine, Running},
+    engine::Engine,
     item::{Body, Item},
     protocol::{
         Judge,
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     clock,
-    dispatch::{Answer, Judgement, Judging, Reason, subscription::Pending},
+    dispatch::{Answer, InFlight, Judgement, Judging, Reason, subscription::Pending},
     ledger::Outcome,
     testkit,
 };
@@ -45,23 +45,17 @@ impl Judge<Item> for Adapter<'_> {
 impl Engine {
     /// Claims what may be claimed now. True when a commit was made.
     pub(super) fn claim(&mut self, consumer: &BaseConsumer<Context>) -> bool {
-        if self.stopping.is_some() || !self.may_commit() || !self.subscription.may_claim() {
+        if self.stopping.is_some() || !self.may_commit() {
             return false;
         }
-        let settings = self.subscription.settings();
-        let window = self.pace.window(settings.max_in_flight, settings.claim_window);
-        let running = self.protocol.running();
-        // Rule 4: what other subscriptions keep busy is not claimed for, beyond what one commit completes.
-        let ahead = window.saturating_sub(settings.max_in_flight);
-        let room = self.subscription.function_has_room_for().saturating_add(ahead);
-        let budget = window.saturating_sub(running).min(room);
+        let budget = self.flow.budget(self.protocol.running());
         if budget == 0 {
             return false;
         }
         testkit::point("before_dedup");
         let subscription = Arc::clone(&self.subscription);
         let mut judge = Adapter(subscription.judging(clock::unix_ms()), &self.announced);
-        let proposal = self.protocol.plan(budget, self.pace.depth(), &mut judge);
+        let proposal = self.protocol.plan(budget, self.flow.pace.depth(), &mut judge);
         if judge.0.window_was_full() {
             let ids = self.subscription.window().len();
             self.trouble = Some(format!(
@@ -87,12 +81,11 @@ impl Engine {
                     && let Entry::Vacant(unwritten) = self.announced.entry((part.shard, offset))
                 {
                     unwritten.insert((*outcome, reason.clone()));
-                    self.recorder.announce(&super::engine::passing(item, *outcome, reason.as_str()));
+                    self.flow.recorder.announce(&super::engine::passing(item, *outcome, reason.as_str()));
                 }
             }
         }
-        self.write_journal();
-        !self.journal_broken
+        self.flow.write_journal()
     }
 
     fn commit_and_start(&mut self, consumer: &BaseConsumer<Context>, proposal: Proposal) {
@@ -100,7 +93,7 @@ impl Engine {
         let mut report = None;
         let subscription = Arc::clone(&self.subscription);
         let (topic, wait) = (Arc::clone(&self.topic), self.options.commit_wait());
-        let done = self.done.clone();
+        let done = self.flow.done().clone();
         if testkit::bug("invoke_before_commit") {
             let granted = |batch: &[Pending]| vec![Answer::Granted; batch.len()];
             subscription.claim_and_start(self.pending(&proposal), &done, granted);
@@ -212,12 +205,12 @@ impl Engine {
         if report.parts.is_empty() || report.parts.values().any(|w| *w == Written::Unknown) {
             metrics.claims_unknown.increment(1);
         }
-        self.pace.committed(report.took, self.last_commit.elapsed());
+        self.flow.pace.committed(report.took, self.last_commit.elapsed());
         self.last_commit = Instant::now();
     }
 
     fn started(&mut self, number: i32, granted: Granted<Item>) {
-        self.received((granted.starts.len() + granted.passed.len()) as u64);
+        self.flow.received((granted.starts.len() + granted.passed.len()) as u64);
         // D2: ids enter the window now that the commit that passes over them is accepted, with their positions.
         let window = self.subscription.window().shard(number);
         if let Some(shard) = self.protocol.shard(number) {
@@ -235,8 +228,8 @@ impl Engine {
             if let Some(id) = event.business {
                 window.enter(id, start.offset, start.log_time_ms);
             }
-            let running = Running { event, original: start.record.original, weight: start.record.weight };
-            self.running.insert((number, start.offset), running);
+            let (original, weight) = (start.record.original, start.record.weight);
+            self.flow.begin(InFlight { event, original, weight, note: () });
         }
         for (offset, log_time_ms, outcome, reason, item) in granted.passed {
             self.announced.remove(&(number, offset));

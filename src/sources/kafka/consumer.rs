@@ -161,7 +161,7 @@ impl PollingThread {
             // The client went without its revoke callback: nothing may be committed for these any more (N5).
             engine.protocol.lost();
         }
-        engine.write_journal();
+        engine.flow.write_journal();
         drop(engine);
         Ok(left)
     }
@@ -188,25 +188,25 @@ impl PollingThread {
             }
             // Only now: the end of a partition stands behind the records that were polled before it.
             for (epoch, shard) in polled.ends {
-                engine.end_of_partition(epoch, shard);
+                engine.protocol.read_to_end(shard, epoch);
             }
             drop(polled.records);
             engine.drain_results();
             engine.name_inherited();
-            engine.write_journal();
+            engine.flow.write_journal();
             let claimed = engine.claim(consumer);
             if !claimed {
                 engine.flush_if_due(consumer);
             }
-            if engine.recorder.is_pending() {
-                engine.write_journal();
+            if engine.flow.recorder.is_pending() {
+                engine.flow.write_journal();
             }
             engine.back_pressure(consumer, &context);
             if gauges.elapsed() >= GAUGE_INTERVAL {
                 gauges = Instant::now();
                 engine.publish_slow(consumer);
             }
-            engine.publish();
+            engine.flow.publish();
             if let Some(trouble) = engine.trouble.take() {
                 self.say(&trouble);
             }
@@ -316,7 +316,7 @@ impl PollingThread {
             Err(mpsc::TryRecvError::Empty) => {}
         }
         if let Some(deadline) = engine.stopping
-            && (engine.running.is_empty() || Instant::now() >= deadline)
+            && (engine.flow.calls() == 0 || Instant::now() >= deadline)
         {
             return Some(Left::Stopped);
         }

@@ -251,7 +251,7 @@ impl Engine {
         let refresh = self.half_session() / 4;
         while self.open_in(shards) > 0 && Instant::now() < deadline {
             self.await_results(shards, deadline.min(Instant::now() + refresh));
-            self.write_journal();
+            self.flow.write_journal();
             // L2: what still waits for its start needs a fresh commit; the partitions are ours until we unassign.
             self.last_poll_boot_ms = clock::boot_ms();
             if self.open_in(shards) > 0 && self.may_commit() {
@@ -268,37 +268,36 @@ impl Engine {
                 }
             }
         }
-        self.write_journal();
+        self.flow.write_journal();
     }
 
     /// Waits for calls that outlived their assignment, so that what is known of them is recorded.
     pub(super) fn finish_what_runs(&mut self, deadline: Instant) {
-        let shards: Vec<i32> = self.running.keys().map(|(shard, _)| *shard).collect();
+        let shards: Vec<i32> = self.flow.running().map(|(shard, _)| shard).collect();
         self.await_results(&shards, deadline);
-        self.write_journal();
+        self.flow.write_journal();
     }
 
     fn open_in(&self, shards: &[i32]) -> usize {
-        self.running.keys().filter(|(shard, _)| shards.contains(shard)).count()
+        self.flow.running().filter(|(shard, _)| shards.contains(shard)).count()
     }
 
     fn await_results(&mut self, shards: &[i32], deadline: Instant) {
         self.drain_results();
         while self.open_in(shards) > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.results.recv_timeout(left) {
-                Ok(done) => self.finished(&done),
-                Err(_) => return,
+            if !self.await_result(left) {
+                return;
             }
         }
     }
 
     fn flush_revoked(&mut self, consumer: &BaseConsumer<Context>, shards: &[i32]) -> bool {
-        if self.journal_broken {
+        if self.flow.is_journal_broken() {
             return false;
         }
         let flushed = self.flush(consumer, Some(shards), false);
-        self.write_journal();
+        self.flow.write_journal();
         flushed
     }
 

@@ -15,18 +15,13 @@ use super::{
 };
 use crate::{
     clock,
-    dispatch::{
-        Done, DoneSender, Reason, Subscription,
-        dead_letter::{DeadLetterSink, Original},
-        pace::Pace,
-        recorder::Recorder,
-    },
-    event::{BusinessId, Event, Position, hasher::Plain},
-    ledger::{Outcome, journal::Line},
+    dispatch::{Flow, FlowParts, Reason, Subscription, dead_letter::DeadLetterSink},
+    event::{BusinessId, Position},
+    ledger::Outcome,
 };
 use std::{
     collections::HashMap,
-    sync::{Arc, atomic::AtomicUsize, mpsc},
+    sync::{Arc, atomic::AtomicUsize},
     time::{Duration, Instant},
 };
 
@@ -36,35 +31,19 @@ mod waiting;
 
 pub(super) use ending::passing;
 
-/// A call that was started and has no outcome yet.
-#[derive(Debug)]
-pub(super) struct Running {
-    pub event: Arc<Event>,
-    pub original: Option<Arc<Original>>,
-    pub weight: usize,
-}
-
 /// See the module.
 pub struct Engine {
     pub(super) topic: Arc<str>,
     pub(super) options: Arc<Options>,
     pub(super) protocol: Protocol<Item>,
     pub(super) subscription: Arc<Subscription>,
-    pub(super) recorder: Recorder,
-    pub(super) pace: Pace,
-    pub(super) done: DoneSender,
-    pub(super) results: mpsc::Receiver<Done>,
-    pub(super) running: HashMap<(i32, i64), Running, Plain>,
+    pub(super) flow: Flow<()>,
     pub(super) doubtful: HashMap<(i32, i64), Item>,
-    pub(super) dead_letters: Option<Arc<dyn DeadLetterSink>>,
-    pub(super) memory: Arc<AtomicUsize>,
-    pub(super) held_bytes: usize,
     pub(super) taint: Option<Taint>,
     pub(super) hold_until: Option<Instant>,
     pub(super) last_poll_boot_ms: u64,
     pub(super) last_commit: Instant,
     pub(super) assigned_at: Instant,
-    pub(super) journal_broken: bool,
     pub(super) stopping: Option<Instant>,
     pub(super) trouble: Option<String>,
     /// By shard, its position and when it last moved.
@@ -73,7 +52,6 @@ pub struct Engine {
     pub(super) known_partitions: Option<i32>,
     /// Endings without a call that are in the journal while their commit is not accepted yet: the verdict stays.
     pub(super) announced: HashMap<(i32, i64), (Outcome, Reason)>,
-    pub(super) letters: Vec<(Arc<Original>, Line)>,
     pub(super) lag: HashMap<i32, metrics::Gauge>,
 }
 
@@ -87,36 +65,27 @@ impl Engine {
         dead_letters: Option<Arc<dyn DeadLetterSink>>,
         memory: Arc<AtomicUsize>,
     ) -> Self {
-        let (done, results) = mpsc::channel();
-        let done = DoneSender::new(done);
         let limits = Limits { entries: options.register_entries, metadata_chars: options.metadata_chars };
-        let recorder = subscription.recorder(format!("{:016x}", token.0));
+        let owner = format!("{:016x}", token.0);
+        let flow =
+            Flow::new(FlowParts { subscription: Arc::clone(&subscription), owner, dead_letters, memory });
         Self {
             topic,
             options,
             protocol: protocol(token, limits),
             subscription,
-            recorder,
-            pace: Pace::default(),
-            done,
-            results,
-            running: HashMap::default(),
+            flow,
             doubtful: HashMap::new(),
-            dead_letters,
-            memory,
-            held_bytes: 0,
             taint: None,
             hold_until: None,
             last_poll_boot_ms: clock::boot_ms(),
             last_commit: Instant::now(),
             assigned_at: Instant::now(),
-            journal_broken: false,
             stopping: None,
             trouble: None,
             moved: HashMap::new(),
             known_partitions: None,
             announced: HashMap::new(),
-            letters: Vec::new(),
             lag: HashMap::new(),
         }
     }
@@ -137,24 +106,14 @@ impl Engine {
         u128::from(late) <= self.half_session().as_millis()
     }
 
-    /// The log of `shard` was read to its end in `epoch`: what was to be read back below the position has come.
-    pub(super) fn end_of_partition(&mut self, epoch: u64, shard: i32) {
-        if let Some(shard) = self.protocol.shard_mut(shard)
-            && shard.is_owned()
-            && shard.epoch() <= epoch
-        {
-            shard.read_up_to(shard.position());
-        }
-    }
-
     /// Takes a polled record into the protocol; one read back below the position serves window and naming.
     pub(super) fn take(&mut self, epoch: u64, offset: i64, time_ms: i64, item: Item) {
         let shard = item.position().shard;
         let (weight, business, kept) = (item.weight, self.windowed(&item), self.keep_for_naming(&item));
         match self.protocol.fetched(shard, epoch, Polled { offset, time_ms, record: item }) {
-            Taken::Waiting => self.hold(weight),
+            Taken::Waiting => self.flow.hold(weight),
             Taken::ParkedAgain { log_time_ms } => {
-                self.hold(weight);
+                self.flow.hold(weight);
                 self.remember(shard, business, offset, log_time_ms);
             }
             Taken::Claimed { log_time_ms, in_doubt } => {
@@ -189,22 +148,10 @@ impl Engine {
         shard.is_replaying().then(|| item.clone())
     }
 
-    pub(super) fn hold(&mut self, bytes: usize) {
-        self.held_bytes += bytes;
-        self.memory.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
-    }
-
-    pub(super) fn release(&mut self, bytes: usize) {
-        let bytes = bytes.min(self.held_bytes);
-        self.held_bytes -= bytes;
-        self.memory.fetch_sub(bytes, std::sync::atomic::Ordering::Relaxed);
-    }
-
     /// Drops what waits of shards that are gone: it stays unclaimed in the log.
     pub(super) fn forget_waiting(&mut self) {
-        let running: usize = self.running.values().map(|r| r.weight).sum();
-        let surplus = self.held_bytes.saturating_sub(running + self.waiting_bytes());
-        self.release(surplus);
+        let kept = self.flow.running_bytes() + self.waiting_bytes();
+        self.flow.release(self.flow.held_bytes().saturating_sub(kept));
     }
 
     fn waiting_bytes(&self) -> usize {
@@ -224,7 +171,7 @@ impl Engine {
     /// Whether the identity of this member may still commit (K1, K3, K7).
     pub(super) fn may_commit(&self) -> bool {
         self.taint.is_none()
-            && !self.journal_broken
+            && !self.flow.is_journal_broken()
             && self.hold_until.is_none_or(|at| at <= Instant::now())
             && self.is_punctual()
     }
@@ -244,21 +191,6 @@ impl Engine {
             let known = self.doubtful.remove(&(shard, entry.offset));
             self.end_inherited(shard, entry, known.as_ref());
         }
-    }
-
-    /// Ends what retention or compaction took away before it was claimed.
-    pub(super) fn end_missed(&mut self, shard: i32, offset: i64, count: u64, reason: &'static str) {
-        let position = self.bare_position(shard, offset);
-        self.received(count);
-        self.end_unread(&position, Outcome::Missed, reason, count);
-    }
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        // The budget is the process's: what this engine still held is free again.
-        let held = self.held_bytes;
-        self.release(held);
     }
 }
 

@@ -28,17 +28,6 @@ impl Engine {
         }
     }
 
-    /// Gauges that are exact between two batches.
-    pub(in super::super) fn publish(&mut self) {
-        let metrics = self.subscription.metrics();
-        let conservation = self.subscription.conservation();
-        if self.recorder.is_pending() {
-            return;
-        }
-        metrics.residual.set(conservation.residual() as f64);
-        metrics.in_flight.set(conservation.in_flight() as f64);
-    }
-
     pub(in super::super) fn publish_slow(&mut self, consumer: &BaseConsumer<Context>) {
         let mut vanished = Vec::new();
         for (number, shard) in self.protocol.owned_mut() {
@@ -50,11 +39,10 @@ impl Engine {
         for (shard, offset) in vanished {
             self.end_missed(shard, offset, 1, "parked, and compacted away before it was claimed");
         }
+        self.flow.publish_slow();
         let metrics = self.subscription.metrics();
         metrics.connected.set(if self.lag.is_empty() { 0.0 } else { 1.0 });
         metrics.parked.set(self.protocol.owned().map(|(_, s)| s.parked()).sum::<usize>() as f64);
-        metrics.window_entries.set(self.subscription.window().len() as f64);
-        metrics.inflight_invocations.set(self.subscription.calls_running() as f64);
         for (shard, gauge) in &self.lag {
             let position = self.protocol.shard(*shard).map_or(0, Shard::position);
             if let Some((_, high)) = ffi::cached_watermarks(consumer.client(), &self.topic, *shard) {

@@ -4,7 +4,6 @@
 use super::Engine;
 use std::{
     collections::BTreeSet,
-    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -15,7 +14,7 @@ impl Engine {
     /// How long the next poll may wait for a record.
     pub(in super::super) fn poll_wait(&self) -> Duration {
         let waiting = self.protocol.owned().any(|(_, s)| s.waiting() > 0 || s.parked() > 0);
-        match (waiting, self.running.is_empty()) {
+        match (waiting, self.flow.calls() == 0) {
             // A result may free a lane or a permit at any moment.
             (true, false) => Duration::from_millis(1),
             // Only an endpoint, a permit of another subscription or an edit can help.
@@ -42,7 +41,7 @@ impl Engine {
     /// of all is, so that it never starves another. The bytes of the whole process pause any.
     pub(in super::super) fn pause_and_resume(&mut self, paused: &BTreeSet<i32>) -> (Vec<i32>, Vec<i32>) {
         let full = self.poll_room(paused) == 0;
-        let crowded = self.memory.load(Ordering::Relaxed) > self.options.memory_bytes;
+        let crowded = self.flow.memory() > self.options.memory_bytes;
         let (mut pause, mut resume) = (Vec::new(), Vec::new());
         for (number, shard) in self.protocol.owned() {
             let (waiting, position) = (shard.waiting(), shard.position());
