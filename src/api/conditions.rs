@@ -75,6 +75,8 @@ pub mod reasons {
         SECRET_MISSING = "SecretMissing",
         /// Enough pods are ready.
         ENOUGH_REPLICAS = "EnoughReplicas",
+        /// Enough pods are ready, some of them still with what was asked for before.
+        ROLLING_OUT = "RollingOut",
         /// Fewer pods are ready than are needed.
         TOO_FEW_REPLICAS = "TooFewReplicas",
         /// The function is scaled to zero.

@@ -13,7 +13,7 @@ use super::{
     workload::{self, Workload},
 };
 use crate::{
-    api::conditions::{find, types},
+    api::conditions::{find, reasons, types},
     cluster::client,
     config::quantity::duration,
 };
@@ -120,10 +120,18 @@ fn state(function: &Value) -> State {
     {
         return State::Refused(told(refused));
     }
+    let available = find(&conditions, types::AVAILABLE);
     match find(&conditions, types::READY) {
         None => State::Waiting(SILENCE.to_owned()),
         Some(ready) if !current(&ready) => {
             State::Waiting("the controller has not seen this change yet".to_owned())
+        }
+        // Earlier code still answers.
+        Some(ready)
+            if ready.status == "True"
+                && available.is_some_and(|told| told.reason == reasons::ROLLING_OUT) =>
+        {
+            State::Waiting(available.map_or_else(String::new, told))
         }
         Some(ready) if ready.status == "True" => {
             let count = |field: &str| function["status"][field].as_i64().unwrap_or(0);
@@ -192,5 +200,14 @@ mod tests {
         let waiting = json!([condition("Ready", "False", 2), condition("Accepted", "False", 1)]);
         assert_eq!(state(&function(&waiting)), State::Waiting("Why: so".to_owned()));
         assert!(matches!(state(&function(&json!([]))), State::Waiting(_)));
+    }
+
+    #[test]
+    fn ready_with_earlier_code_is_not_waited_for() {
+        let mut available = condition("Available", "True", 2);
+        let both = |available: &Value| json!([condition("Ready", "True", 2), available]);
+        assert!(matches!(state(&function(&both(&available))), State::Ready(_)));
+        available["reason"] = "RollingOut".into();
+        assert_eq!(state(&function(&both(&available))), State::Waiting("RollingOut: so".to_owned()));
     }
 }

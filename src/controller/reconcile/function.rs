@@ -229,6 +229,13 @@ fn available(live: &DynamicObject, report: &mut Report) {
             fact(Status::False, reasons::PODS_FAILING, message)
         }
         _ if wanted == 0 => fact(Status::True, reasons::SCALED_TO_ZERO, String::new()),
+        // Calls are answered all the while, by earlier code too: who waits for the new one must be able to tell.
+        stuck if ready >= wanted && !rolled_out(live) => {
+            let why = stuck.and_then(|condition| condition["message"].as_str()).unwrap_or_default();
+            let current = number("/status/updatedReplicas").unwrap_or(0);
+            let message = format!("{current} of {wanted} Pods are of this version {why}");
+            fact(Status::True, reasons::ROLLING_OUT, message.trim_end().to_owned())
+        }
         _ if ready >= wanted => fact(Status::True, reasons::ENOUGH_REPLICAS, String::new()),
         _ => fact(Status::False, reasons::TOO_FEW_REPLICAS, format!("{ready} of {wanted} are available")),
     });
