@@ -76,6 +76,79 @@ permissions! {
     CRON Functions "batch" "cronjobs" CHILD, "calls by the clock";
 }
 
+/// Rights that a user's whole way on a cluster does not show in the API server's audit log.
+#[derive(Clone, Copy, Debug)]
+pub struct Reserved {
+    /// Service account.
+    pub account: &'static str,
+    /// Verbs.
+    pub verbs: &'static [&'static str],
+    /// `group/resource`, the core group being empty; `*` is every resource that the verb is granted for.
+    pub resources: &'static [&'static str],
+    /// Why they are granted all the same.
+    pub why: &'static str,
+}
+
+const CONTROLLER: &str = "kubeless-controller";
+/// What the controller makes with what every cluster has.
+const MADE: &[&str] = &[
+    "/configmaps",
+    "/services",
+    "apps/deployments",
+    "autoscaling/horizontalpodautoscalers",
+    "batch/cronjobs",
+    "networking.k8s.io/ingresses",
+];
+
+const fn controller(
+    verbs: &'static [&'static str],
+    resources: &'static [&'static str],
+    why: &'static str,
+) -> Reserved {
+    Reserved { account: CONTROLLER, verbs, resources, why }
+}
+
+/// All of them, of both programs: a test holds them against what was granted and never asked for.
+pub const RESERVED: &[Reserved] = &[
+    controller(&["create"], MADE, "a new object is applied: the log says `patch`, the server asks for both"),
+    controller(&["update"], MADE, "an object that Kubeless made is taken over: replaced, then applied"),
+    controller(
+        &["delete"],
+        &["/services", "apps/deployments", "batch/cronjobs", "networking.k8s.io/ingresses"],
+        "it belongs to an earlier object of the same name, or its trigger asks for something else now; the rest Kubernetes collects",
+    ),
+    controller(
+        OPTIONAL,
+        &["gateway.networking.k8s.io/httproutes"],
+        "triggers with `gateway: gateway-api`, where the Gateway API is installed",
+    ),
+    controller(
+        OPTIONAL,
+        &["traefik.io/middlewares"],
+        "triggers with `gateway: traefik`, where traefik is installed",
+    ),
+    controller(
+        OPTIONAL,
+        &["monitoring.coreos.com/servicemonitors"],
+        "functions scaled by calls, where the operator of Prometheus is installed",
+    ),
+    controller(
+        &["update"],
+        &[
+            "kubeless.io/functions/finalizers",
+            "kubeless.io/httptriggers/finalizers",
+            "kubeless.io/cronjobtriggers/finalizers",
+        ],
+        "asked for by OpenShift's admission at owner references, and by no request",
+    ),
+    Reserved {
+        account: "kubeless-dispatcher",
+        verbs: &["list"],
+        resources: &["*"],
+        why: "the first list of a watch, from API servers that do not stream it",
+    },
+];
+
 /// The table as a page of the documentation.
 pub fn page() -> String {
     let mut page = String::from(
@@ -94,6 +167,22 @@ pub fn page() -> String {
             used.resource,
             used.verbs.join(", "),
             used.why
+        ));
+    }
+    page.push_str(
+        "\n## Granted and seldom used\n\nWhat the walk of `tests/real/cluster_walk` (install, deploy, trigger, edit, delete; Kubernetes 1.34) \
+         does not ask for in so many words. Everything else that is granted was seen in the API server's audit log, and nothing was \
+         refused.\n\n| account | verbs | resources | why |\n|---|---|---|---|\n",
+    );
+    for reserved in RESERVED {
+        let resources: Vec<&str> =
+            reserved.resources.iter().map(|name| name.trim_start_matches('/')).collect();
+        page.push_str(&format!(
+            "| {} | {} | {} | {} |\n",
+            reserved.account,
+            reserved.verbs.join(", "),
+            resources.join(", ").replace('*', "all that are granted"),
+            reserved.why
         ));
     }
     page

@@ -4,6 +4,7 @@ mod apiserver;
 mod cli_cluster;
 mod cli_pods;
 mod cluster_smoke;
+mod cluster_walk;
 mod controller;
 mod crds;
 mod demo;
