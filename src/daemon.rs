@@ -7,11 +7,12 @@ use crate::{
         changes::Changes,
         client::{Connect, Connection},
         index::Index as _,
+        lease::{self, LeaseSettings},
         manifests::folders::Folders,
         objects::{Budgets, Cluster, Objects},
         secrets::Secrets,
         target::{ObjectRef, TriggerRef},
-        watch::{Subject, WatchSettings, Watches},
+        watch::{Seen, Subject, WatchSettings, Watches},
     },
     config::{CredentialsOption, DispatcherConfig, EndpointsOption},
     dispatch::Workers,
@@ -20,6 +21,10 @@ use crate::{
     router::{EndpointChoice, Place, Router, RouterOptions, index::Index},
     shutdown::Shutdown,
     sources::{self, Environment, Source, SourceKind, manager::SourceManager},
+    status::{
+        board::Board,
+        writer::{Writer, WriterSettings},
+    },
     telemetry::{ProcessMetrics, Registry},
 };
 use std::{
@@ -126,7 +131,26 @@ impl Daemon {
         let kubernetes = &self.config.kubernetes;
         let budgets =
             Budgets { refused: kubernetes.refused_budget, unreachable: kubernetes.unreachable_budget };
-        let mut core = Core { index: self.index, manager: self.manager, objects: self.objects, budgets };
+        let board = Board::default();
+        let drain = CancellationToken::new();
+        if let Some(connection) = self.connection.as_ref().filter(|_| self.config.status.enabled) {
+            let settings = writer_settings(&self.config, admin_address.port());
+            let writer = Writer::new(connection.client.clone(), settings, board.clone(), self.manager.view());
+            tasks.spawn(write_statuses(
+                connection.clone(),
+                self.config.status.lease.clone(),
+                writer,
+                drain.clone(),
+            ));
+        }
+        let mut core = Core {
+            index: self.index,
+            manager: self.manager,
+            objects: self.objects,
+            budgets,
+            board,
+            seen: Vec::new(),
+        };
         let mut routes = self.router.changes();
         let mut tick = tokio::time::interval(TICK);
         core.read().await;
@@ -156,6 +180,8 @@ impl Daemon {
             }
         }
         accepting.set_failed("draining");
+        // Another replica writes statuses from now on: this one will soon know nothing any more.
+        drain.cancel();
         let drained = core.drain(&shutdown, self.config.shutdown.grace).await;
         core.objects.stop().await;
         // Every source has recorded its outcomes: a call that still hangs on a worker is of no consequence.
@@ -172,6 +198,9 @@ struct Core {
     manager: SourceManager,
     objects: Objects,
     budgets: Budgets,
+    board: Board,
+    /// What the watches saw since the last round.
+    seen: Vec<Seen>,
 }
 
 impl Core {
@@ -179,6 +208,7 @@ impl Core {
     async fn read(&mut self) {
         for batch in self.objects.read().await {
             apply(&mut self.index, &mut self.manager, batch.changes);
+            self.seen.extend(batch.seen);
         }
     }
 
@@ -189,6 +219,9 @@ impl Core {
         }
         self.manager.hold(self.objects.stale(self.budgets));
         self.manager.reconcile();
+        // Only now: what is said of a version of a trigger must have been found out from that version.
+        let complete = self.objects.unsynced().is_empty();
+        self.board.note(std::mem::take(&mut self.seen), sources::TRIGGERS, complete);
     }
 
     /// True when everything ended in order; false when it was given up. Endpoints are followed to the end: a call that
@@ -198,7 +231,11 @@ impl Core {
         while !self.manager.is_stopped() {
             tokio::select! {
                 () = tokio::time::sleep(STOP_TICK) => {}
-                () = self.objects.changed() => self.read().await,
+                () = self.objects.changed() => {
+                    self.read().await;
+                    // Nobody writes statuses here any more.
+                    self.seen.clear();
+                }
                 () = shutdown.aborting() => {
                     tracing::warn!("Stopping at once: what runs will be named in doubt by a successor");
                     return false;
@@ -207,6 +244,34 @@ impl Core {
         }
         true
     }
+}
+
+fn writer_settings(config: &DispatcherConfig, own_port: u16) -> WriterSettings {
+    let peers = config.status.peers.split(',').map(str::trim).filter(|peer| !peer.is_empty());
+    WriterSettings {
+        kinds: sources::TRIGGERS,
+        peers: peers.map(str::to_owned).collect(),
+        own_port,
+        counters_every: config.status.counters_every,
+    }
+}
+
+/// Stands for election and writes while elected, until `stop`; then the Lease is given back.
+async fn write_statuses(connection: Connection, lease: String, writer: Writer, stop: CancellationToken) {
+    let host = std::env::var("HOSTNAME").unwrap_or_default();
+    let settings = LeaseSettings {
+        namespace: connection.namespace.clone(),
+        name: lease,
+        // New for each start: a process that comes back under its old name is another one.
+        identity: format!("{host}_{:016x}", fastrand::u64(..)),
+        duration: lease::DEFAULT_DURATION,
+    };
+    let (leadership, election) = lease::elect(connection.client, settings);
+    let over = CancellationToken::new();
+    let contending = tokio::spawn(election.run(over.clone()));
+    writer.run(leadership, stop).await;
+    over.cancel();
+    let _ = contending.await;
 }
 
 /// Folders where some are named, else the cluster.

@@ -23,6 +23,7 @@ pub mod pod;
 pub mod claims;
 pub mod invoker;
 pub mod router;
+pub mod status;
 // L3: the only room that sees claims, router and invoker together
 pub mod dispatch;
 // L4

@@ -20,6 +20,7 @@ pub const KIND: TriggerKind = TriggerKind {
     finalizer: "kubeless.io/cronjobtrigger",
     crd: CronJobTrigger::crd,
     decode,
+    acts,
 };
 /// What calls the function when `executor` says nothing: as in Kubeless.
 pub const DEFAULT_EXECUTOR: Executor = Executor::CronJob;
@@ -255,10 +256,7 @@ impl Trigger for CronJobTrigger {
     }
 
     fn served_by(&self) -> ServedBy {
-        match self.executor() {
-            Executor::Dispatcher => ServedBy::Dispatcher,
-            Executor::CronJob => ServedBy::Controller,
-        }
+        who(self.executor())
     }
 }
 
@@ -269,4 +267,17 @@ impl Trigger for CronJobTrigger {
 pub fn decode(object: Value) -> Result<TriggerObject, Vec<Violation>> {
     static CHECKER: Checker = Checker::new(CronJobTrigger::crd);
     CHECKER.trigger::<CronJobTrigger>(object)
+}
+
+/// Who acts on an object that need not be sound.
+fn acts(object: &Value) -> ServedBy {
+    let said = object.pointer("/spec/executor").cloned().and_then(|said| serde_json::from_value(said).ok());
+    who(said.unwrap_or(DEFAULT_EXECUTOR))
+}
+
+fn who(executor: Executor) -> ServedBy {
+    match executor {
+        Executor::Dispatcher => ServedBy::Dispatcher,
+        Executor::CronJob => ServedBy::Controller,
+    }
 }

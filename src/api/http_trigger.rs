@@ -17,8 +17,13 @@ use super::{
 };
 
 /// The registration of this kind.
-pub const KIND: TriggerKind =
-    TriggerKind { kind: "HTTPTrigger", finalizer: "kubeless.io/httptrigger", crd: HTTPTrigger::crd, decode };
+pub const KIND: TriggerKind = TriggerKind {
+    kind: "HTTPTrigger",
+    finalizer: "kubeless.io/httptrigger",
+    crd: HTTPTrigger::crd,
+    decode,
+    acts,
+};
 /// What brings requests to the function when `delivery.through` says nothing: as in Kubeless.
 pub const DEFAULT_THROUGH: Through = Through::Ingress;
 
@@ -205,10 +210,7 @@ impl Trigger for HTTPTrigger {
     }
 
     fn served_by(&self) -> ServedBy {
-        match self.through() {
-            Through::Dispatcher => ServedBy::Dispatcher,
-            Through::Ingress => ServedBy::Controller,
-        }
+        who(self.through())
     }
 }
 
@@ -219,4 +221,17 @@ impl Trigger for HTTPTrigger {
 pub fn decode(object: Value) -> Result<TriggerObject, Vec<Violation>> {
     static CHECKER: Checker = Checker::new(HTTPTrigger::crd);
     CHECKER.trigger::<HTTPTrigger>(object)
+}
+
+/// Who acts on an object that need not be sound.
+fn acts(object: &Value) -> ServedBy {
+    let said = object.pointer("/spec/delivery/through").cloned();
+    who(said.and_then(|said| serde_json::from_value(said).ok()).unwrap_or(DEFAULT_THROUGH))
+}
+
+fn who(through: Through) -> ServedBy {
+    match through {
+        Through::Dispatcher => ServedBy::Dispatcher,
+        Through::Ingress => ServedBy::Controller,
+    }
 }

@@ -22,6 +22,9 @@ pub struct TriggerKind {
     pub crd: fn() -> CustomResourceDefinition,
     /// Reads and checks one whole object (`apiVersion` … `spec`); reports everything that is wrong with it.
     pub decode: fn(serde_json::Value) -> Result<TriggerObject, Vec<Violation>>,
+    /// Who acts on an object and speaks of it in its status, by what it says itself, sound or not. For a sound one the same as
+    /// [`TriggerObject::served_by`].
+    pub acts: fn(&serde_json::Value) -> ServedBy,
 }
 
 /// Who acts on a trigger.
@@ -31,6 +34,11 @@ pub enum ServedBy {
     Dispatcher,
     /// The controller: it makes Kubernetes objects that do.
     Controller,
+}
+
+/// [`TriggerKind::acts`] of kinds that only the dispatcher acts on.
+pub fn always_dispatcher(_: &serde_json::Value) -> ServedBy {
+    ServedBy::Dispatcher
 }
 
 /// A custom resource that is a trigger.

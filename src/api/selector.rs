@@ -63,6 +63,14 @@ impl Selector {
         Err(vec![Violation::new(path, format!("{name:?} is not the name of a function"), fix)])
     }
 
+    /// The one name that is selected; `None`: labels decide.
+    pub fn name(&self) -> Option<&str> {
+        self.terms.iter().find_map(|term| match term {
+            Term::Named(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
     /// Whether an object with this name and these labels is selected. A missing label satisfies `NotIn`, as in
     /// Kubernetes.
     pub fn matches(&self, name: &str, labels: &Labels) -> bool {

@@ -3,9 +3,9 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, ObjectMeta};
 use kube::KubeSchema;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{Violation, duration, filter, filter::FilterSpec, selector::Selector};
 use crate::{
@@ -209,6 +209,31 @@ impl TriggerGroups {
     }
 }
 
+/// What became of a trigger's events, summed up over the dispatcher's replicas that answered, each since it started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EventCounts {
+    /// Events taken over from the source.
+    #[schemars(extend("format" = "int64"))]
+    pub received: u64,
+    /// Claimed events that have no outcome yet.
+    #[schemars(extend("format" = "int64"))]
+    pub in_flight: u64,
+    /// Events that ended, by outcome.
+    #[schemars(schema_with = "outcome_counts")]
+    pub outcomes: BTreeMap<String, u64>,
+    /// Replicas that answered. The numbers begin again with each replica that starts.
+    #[schemars(extend("format" = "int32"))]
+    pub replicas: u32,
+}
+
+fn outcome_counts(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object", "description": "Events that ended, by outcome.",
+        "additionalProperties": {"type": "integer", "format": "int64"}
+    })
+}
+
 /// What is known about a running trigger. Kinds that know more have a status of their own.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -224,6 +249,9 @@ pub struct TriggerStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "int32"))]
     pub functions: Option<u32>,
+    /// What became of its events. Brought up to date at most every half minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events: Option<EventCounts>,
 }
 
 /// Checked `delivery`.

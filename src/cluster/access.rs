@@ -4,6 +4,9 @@
 use super::watch::Subject;
 use crate::api::kind::TriggerKind;
 
+/// The Lease's name, unless `status.lease` says another.
+pub const LEASE: &str = "kubeless-dispatcher";
+
 /// Some verbs on some resources of one API group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
@@ -13,8 +16,12 @@ pub struct Rule {
     pub resources: Vec<String>,
     /// Verbs.
     pub verbs: &'static [&'static str],
-    /// Whether the right should be given for named objects only (`resourceNames`).
+    /// Whether the right should be given for named objects only (`resourceNames`), which an operator chooses.
     pub by_name: bool,
+    /// Names that it is given for; empty: any.
+    pub names: &'static [&'static str],
+    /// Whether it is needed in the dispatcher's own namespace, not where functions live.
+    pub own: bool,
     /// What for, and what happens without.
     pub purpose: &'static str,
 }
@@ -22,6 +29,8 @@ pub struct Rule {
 /// Everything that the dispatcher may ask, in a Role of each namespace that it serves or in one ClusterRole.
 pub fn dispatcher(kinds: &[TriggerKind]) -> Vec<Rule> {
     let triggers: Vec<String> = kinds.iter().map(|kind| Subject::Triggers(*kind).resource().plural).collect();
+    let statuses = triggers.iter().map(|plural| format!("{plural}/status")).collect();
+    let leases = || vec!["leases".to_owned()];
     let mut ours = triggers;
     ours.insert(0, "functions".to_owned());
     let rule = |group, resources: Vec<String>, verbs, purpose| Rule {
@@ -29,6 +38,8 @@ pub fn dispatcher(kinds: &[TriggerKind]) -> Vec<Rule> {
         resources,
         verbs,
         by_name: false,
+        names: &[],
+        own: false,
         purpose,
     };
     let named = |rule: Rule| Rule { by_name: true, ..rule };
@@ -52,23 +63,40 @@ pub fn dispatcher(kinds: &[TriggerKind]) -> Vec<Rule> {
             &["get"],
             "credentials that triggers name; not needed if no trigger names any, or with `kubernetes.credentials = \"files\"`",
         )),
+        rule(
+            "kubeless.io",
+            statuses,
+            &["patch"],
+            "conditions and counters, written by the replica that is elected",
+        ),
+        Rule {
+            own: true,
+            ..rule("coordination.k8s.io", leases(), &["create"], "the election of that replica")
+        },
+        Rule {
+            own: true,
+            names: &[LEASE],
+            ..rule("coordination.k8s.io", leases(), &["get", "update"], "the election of that replica")
+        },
     ]
 }
 
 /// The list as a table of a document.
 pub fn to_markdown(rules: &[Rule]) -> String {
-    let mut table =
-        String::from("| API group | resources | verbs | by name only | what for |\n|---|---|---|---|---|\n");
+    let mut table = String::from(
+        "| API group | resources | verbs | where | by name only | what for |\n|---|---|---|---|---|---|\n",
+    );
     for rule in rules {
         let words =
             |words: &[&str]| words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
         let group = if rule.group.is_empty() { "(core)" } else { rule.group };
         let resources: Vec<&str> = rule.resources.iter().map(String::as_str).collect();
         table.push_str(&format!(
-            "| {group} | {} | {} | {} | {} |\n",
+            "| {group} | {} | {} | {} | {} | {} |\n",
             words(&resources),
             words(rule.verbs),
-            if rule.by_name { "yes" } else { "" },
+            if rule.own { "own namespace" } else { "functions" },
+            if rule.by_name { "operator's choice".to_owned() } else { words(rule.names) },
             rule.purpose
         ));
     }

@@ -51,6 +51,18 @@ pub fn check(config: &DispatcherConfig) -> Vec<Finding> {
         "must hold at least two segments; raise it to twice journal.segment_bytes or lower that",
     );
     check_kubernetes(&config.kubernetes, &mut found);
+    let status = &config.status;
+    found.require(
+        "status.lease",
+        is_name(&status.lease),
+        "is not an object name; use lower-case letters, digits and `-`",
+    );
+    found.require(
+        "status.peers",
+        status.peers.split(',').map(str::trim).filter(|peer| !peer.is_empty()).all(is_peer),
+        "holds something that is not host:port, as in \"kubeless-dispatchers:9090\"",
+    );
+    found.duration("status.counters_every", status.counters_every, &(1000 * MS..=hour));
     found.0
 }
 
@@ -114,6 +126,11 @@ impl Findings {
 
 fn is_name(text: &str) -> bool {
     is_domain(text) && !text.contains('.') && text.len() <= 63
+}
+
+fn is_peer(text: &str) -> bool {
+    text.rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
 fn is_domain(text: &str) -> bool {

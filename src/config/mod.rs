@@ -12,6 +12,6 @@ pub use self::{
     load::{Checks, Error, Origin, Override, Problem, dump, keys, load, variable_of},
     model::{
         AdminConfig, CredentialsOption, DispatcherConfig, EndpointsOption, InvokerConfig, JournalConfig,
-        KubernetesConfig, MemoryConfig, ShutdownConfig,
+        KubernetesConfig, MemoryConfig, ShutdownConfig, StatusConfig,
     },
 };

@@ -18,6 +18,8 @@ pub struct DispatcherConfig {
     pub cluster_domain: String,
     /// The cluster that objects are read from, where no manifests are named.
     pub kubernetes: KubernetesConfig,
+    /// Statuses of triggers in the cluster.
+    pub status: StatusConfig,
     /// Address of /metrics, /livez, /readyz and /debug.
     pub admin: AdminConfig,
     /// The local record of outcomes.
@@ -39,6 +41,7 @@ impl Default for DispatcherConfig {
             state_dir: PathBuf::from("/var/lib/kubeless"),
             cluster_domain: "cluster.local".to_owned(),
             kubernetes: KubernetesConfig::default(),
+            status: StatusConfig::default(),
             admin: AdminConfig::default(),
             journal: JournalConfig::default(),
             invoker: InvokerConfig::default(),
@@ -117,6 +120,32 @@ impl Default for KubernetesConfig {
             watch_silence: Duration::from_secs(90),
             refused_budget: Duration::from_secs(300),
             unreachable_budget: Duration::ZERO,
+        }
+    }
+}
+
+/// Section `status`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StatusConfig {
+    /// Whether the statuses of triggers are written, by the one replica that is elected.
+    pub enabled: bool,
+    /// Name of the Lease by which it is elected, in this Pod's namespace.
+    pub lease: String,
+    /// Where the replicas' admin pages are, `host:port` separated by commas; empty: only what the writer knows is written.
+    pub peers: String,
+    /// Least time between two writes of one trigger of which only counters are new.
+    #[serde(with = "duration")]
+    pub counters_every: Duration,
+}
+
+impl Default for StatusConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            lease: "kubeless-dispatcher".to_owned(),
+            peers: String::new(),
+            counters_every: Duration::from_secs(30),
         }
     }
 }

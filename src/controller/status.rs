@@ -13,7 +13,7 @@ use super::{apply::MANAGER, cache, error::Error, events::Announcer};
 use crate::{
     api::{
         API_VERSION,
-        conditions::{self, Fact},
+        conditions::{self, Fact, types},
     },
     testkit,
 };
@@ -79,6 +79,30 @@ pub fn next(object: &DynamicObject, report: &Report, now: Timestamp) -> Value {
     status.insert("conditions".to_owned(), json!(after));
     status.retain(|_, value| !value.is_null());
     Value::Object(status)
+}
+
+/// Gives up what was said of an object that the dispatcher acts on now: it must not stand beside the dispatcher's words.
+///
+/// # Errors
+/// What the API server says, unless it is that the object is gone.
+pub async fn hand_back(client: &Client, resource: &ApiResource, object: &DynamicObject) -> Result<(), Error> {
+    // The one condition that the dispatcher never sets.
+    if conditions::find(&conditions(object), types::DEPLOYED).is_none() {
+        return Ok(());
+    }
+    let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+    let name = object.metadata.name.as_deref().unwrap_or_default();
+    let body = json!({
+        "apiVersion": API_VERSION,
+        "kind": resource.kind,
+        "metadata": { "name": name, "namespace": namespace, "uid": object.metadata.uid },
+    });
+    let api = cache::api(client, Some(namespace), resource);
+    match api.patch_status(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&body)).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        Err(error) => Err(Error::api(format!("give up the status of {namespace}/{name}"))(error)),
+    }
 }
 
 /// Writes the status if it differs, and says what changed.

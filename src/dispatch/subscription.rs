@@ -16,7 +16,10 @@ use crate::{
     telemetry::SubscriptionMetrics,
 };
 use arc_swap::ArcSwap;
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 use tokio::sync::Semaphore;
 
 /// What a subscription is made of.
@@ -59,6 +62,7 @@ pub struct Subscription {
     workers: Arc<Workers>,
     conservation: Arc<Conservation>,
     metrics: SubscriptionMetrics,
+    connected: AtomicBool,
 }
 
 /// An event that is about to be claimed, with its place in the plan.
@@ -100,6 +104,7 @@ impl Subscription {
             workers: parts.workers,
             conservation: Arc::new(Conservation::default()),
             metrics,
+            connected: AtomicBool::new(false),
         }
     }
 
@@ -127,6 +132,16 @@ impl Subscription {
             self.permits.store(Arc::new(permits));
         }
         self.settings.store(Arc::new(settings));
+    }
+
+    /// The source says whether it is connected: it answers, and hands over whatever there is.
+    pub fn set_connected(&self, connected: bool) {
+        self.connected.store(connected, Ordering::Relaxed);
+    }
+
+    /// Whether the source is connected.
+    pub fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
     }
 
     /// The conservation equation of this subscription.

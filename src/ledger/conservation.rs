@@ -39,6 +39,11 @@ impl Conservation {
         self.outcomes[outcome as usize].fetch_add(n, Ordering::Relaxed);
     }
 
+    /// Events taken over from the source, and those that a predecessor left open.
+    pub fn taken(&self) -> (u64, u64) {
+        (self.received.load(Ordering::Relaxed), self.inherited.load(Ordering::Relaxed))
+    }
+
     /// How many events ended so.
     pub fn outcome(&self, outcome: Outcome) -> u64 {
         self.outcomes[outcome as usize].load(Ordering::Relaxed)

@@ -3,13 +3,18 @@
 
 use super::{Environment, Exit, Order, Running, Source, SourceKind};
 use crate::{
-    api::kind::{ServedBy, TriggerObject},
+    api::{
+        conditions::{Fact, reasons, types},
+        kind::{ServedBy, TriggerObject},
+    },
     cluster::{
         objects::Stale,
         secrets::Secrets,
         target::{ObjectRef, TriggerRef},
     },
     dispatch::{Route, Router, Settings, SubscriptionKey},
+    ledger::Outcome,
+    status::report::{Counts, State, SubscriptionReport, TriggerView, View},
 };
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -35,6 +40,8 @@ struct Failure {
     restart_key: String,
     pause: Duration,
     until: Instant,
+    /// One of [`reasons`].
+    reason: &'static str,
     why: String,
 }
 
@@ -51,6 +58,7 @@ pub struct SourceManager {
     held: Vec<Stale>,
     secrets: Option<Secrets>,
     snapshot: Arc<Mutex<serde_json::Value>>,
+    view: Arc<Mutex<Arc<View>>>,
 }
 
 impl SourceManager {
@@ -74,6 +82,7 @@ impl SourceManager {
             held: Vec::new(),
             secrets: None,
             snapshot: Arc::default(),
+            view: Arc::default(),
         }
     }
 
@@ -131,6 +140,11 @@ impl SourceManager {
     /// A page for people: every subscription and how it is.
     pub fn snapshot(&self) -> Arc<Mutex<serde_json::Value>> {
         Arc::clone(&self.snapshot)
+    }
+
+    /// What this process knows of its triggers, for the writer of statuses.
+    pub fn view(&self) -> Arc<Mutex<Arc<View>>> {
+        Arc::clone(&self.view)
     }
 
     /// Brings what runs to what is desired. Never blocks: a source that has to stop drains on its own thread and is
@@ -214,7 +228,8 @@ impl SourceManager {
                     known.problem
                 };
                 let (pause, until) = (FIRST_PAUSE / 2, Instant::now());
-                self.failures.insert(key, Failure { restart_key, pause, until, why });
+                self.failures
+                    .insert(key, Failure { restart_key, pause, until, reason: reasons::SECRET_MISSING, why });
                 return;
             }
         }
@@ -242,7 +257,10 @@ impl SourceManager {
         let pause = before.map_or(FIRST_PAUSE, |p| (p * 2).min(LONGEST_PAUSE)).max(least);
         let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
         tracing::error!(kind = key.trigger.kind, trigger = %key.trigger.object, function = %key.function, why, pause_ms, "Subscription failed");
-        self.failures.insert(key, Failure { restart_key, pause, until: Instant::now() + pause, why });
+        self.failures.insert(
+            key,
+            Failure { restart_key, pause, until: Instant::now() + pause, reason: reasons::SOURCE_ERROR, why },
+        );
     }
 
     fn collect_ended(&mut self) {
@@ -286,35 +304,86 @@ impl SourceManager {
     }
 
     fn publish(&self) {
-        let mut list: Vec<serde_json::Value> = Vec::new();
-        for (key, entry) in &self.entries {
-            let subscription = &entry.running.subscription;
-            let conservation = subscription.conservation();
-            let status = entry.running.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            list.push(serde_json::json!({
-                "kind": key.trigger.kind, "trigger": key.trigger.object.to_string(), "function": key.function.to_string(),
-                "claiming": subscription.may_claim(), "stopping": entry.stopping, "status": status,
-                "in_flight": conservation.in_flight(), "residual": conservation.residual(),
-                "held": self.held(&key.trigger).map(|stale| &stale.why),
-            }));
-        }
+        let mut subscriptions: Vec<SubscriptionReport> =
+            self.entries.iter().map(|(key, entry)| self.report(key, entry)).collect();
         // A failure is remembered for the next pause while its successor runs; the page tells how it is now.
         for (key, failure) in self.failures.iter().filter(|(key, _)| !self.entries.contains_key(key)) {
-            list.push(serde_json::json!({
-                "kind": key.trigger.kind, "trigger": key.trigger.object.to_string(), "function": key.function.to_string(),
-                "claiming": false, "status": failure.why,
-            }));
+            subscriptions.push(SubscriptionReport {
+                function: key.function.to_string(),
+                status: failure.why.clone(),
+                state: State::Troubled,
+                reason: failure.reason.to_owned(),
+                ..report_of(&key.trigger)
+            });
         }
-        let idle = self.triggers.values().filter(|t| t.served_by == ServedBy::Dispatcher && !self.serves(t));
-        list.extend(idle.map(|trigger| {
-            let status = format!("not served: this dispatcher has no source for {}", trigger.kind);
-            serde_json::json!({
-                "kind": trigger.kind, "trigger": trigger.core.reference.to_string(), "claiming": false,
-                "status": status,
-            })
-        }));
-        list.sort_by_key(ToString::to_string);
-        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = list.into();
+        let ours = self.triggers.iter().filter(|(_, trigger)| trigger.served_by == ServedBy::Dispatcher);
+        let triggers: Vec<TriggerView> = ours.map(|(key, trigger)| self.look(key, trigger)).collect();
+        for view in triggers.iter().filter(|view| !view.served) {
+            let status = format!("not served: this dispatcher has no source for {}", view.trigger.kind);
+            subscriptions.push(SubscriptionReport { status, ..report_of(&view.trigger) });
+        }
+        subscriptions
+            .sort_by(|a, b| (&a.kind, &a.trigger, &a.function).cmp(&(&b.kind, &b.trigger, &b.function)));
+        let page = serde_json::to_value(&subscriptions).unwrap_or_default();
+        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = page;
+        *self.view.lock().unwrap_or_else(PoisonError::into_inner) =
+            Arc::new(View { triggers, subscriptions });
+    }
+
+    fn report(&self, key: &SubscriptionKey, entry: &Entry) -> SubscriptionReport {
+        let subscription = &entry.running.subscription;
+        let conservation = subscription.conservation();
+        let status = entry.running.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let state = match (status.is_empty(), subscription.is_connected() && !entry.stopping) {
+            (false, _) => State::Troubled,
+            (true, true) => State::Connected,
+            // One that is on its way out serves nobody for long; its successor is not there yet.
+            (true, false) => State::Starting,
+        };
+        let source = self.sources.get(key.trigger.kind).filter(|_| state == State::Troubled);
+        let (received, inherited) = conservation.taken();
+        let outcomes = Outcome::ALL.into_iter().map(|o| (o.as_str().to_owned(), conservation.outcome(o)));
+        let counts = Counts {
+            stopping: entry.stopping,
+            held: self.held(&key.trigger).map(|stale| stale.why.clone()),
+            received,
+            inherited,
+            in_flight: conservation.in_flight(),
+            residual: conservation.residual(),
+            outcomes: outcomes.filter(|(_, count)| *count > 0).collect(),
+        };
+        SubscriptionReport {
+            function: key.function.to_string(),
+            claiming: subscription.may_claim(),
+            reason: source.map_or("", |source| source.reason_of(&status)).to_owned(),
+            status,
+            state,
+            counts: Some(counts),
+            ..report_of(&key.trigger)
+        }
+    }
+
+    fn look(&self, key: &TriggerRef, trigger: &TriggerObject) -> TriggerView {
+        let source = self.sources.get(key.kind);
+        let routes = self.router.subscriptions(key);
+        let nobody = || Fact::new(types::AT_MOST_ONCE, true, reasons::NOT_SERVED, "");
+        TriggerView {
+            trigger: key.clone(),
+            served: source.is_some(),
+            paused: trigger.core.paused,
+            held: self.held(key).map(|stale| stale.why.clone()),
+            names: trigger.core.selector.name().map(str::to_owned),
+            functions: routes.iter().map(|route| route.key.function.name.to_string()).collect(),
+            promise: source.map_or_else(nobody, |source| source.promise(trigger)),
+        }
+    }
+}
+
+fn report_of(trigger: &TriggerRef) -> SubscriptionReport {
+    SubscriptionReport {
+        kind: trigger.kind.to_owned(),
+        trigger: trigger.object.to_string(),
+        ..SubscriptionReport::default()
     }
 }
 

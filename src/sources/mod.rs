@@ -9,6 +9,7 @@ pub mod nats;
 use crate::{
     api::{
         command::{self, TriggerCommand},
+        conditions::{Fact, reasons, types},
         cronjob_trigger, function, http_trigger,
         kind::{TriggerKind, TriggerObject},
     },
@@ -94,6 +95,16 @@ pub trait Source: Send + Sync {
     /// none.
     fn credentials(&self, _trigger: &TriggerObject) -> Option<String> {
         None
+    }
+
+    /// The word of [`reasons`] for what a running source says is wrong.
+    fn reason_of(&self, _status: &str) -> &'static str {
+        reasons::SOURCE_ERROR
+    }
+
+    /// Whether no event of the trigger reaches a function twice, and why: its condition `AtMostOnce`.
+    fn promise(&self, _trigger: &TriggerObject) -> Fact {
+        Fact::new(types::AT_MOST_ONCE, true, reasons::CLAIMED_AT_SOURCE, "")
     }
 
     /// Starts serving one subscription.

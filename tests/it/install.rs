@@ -5,7 +5,7 @@
 use k8s_openapi::{
     api::{
         apps::v1::{DaemonSet, Deployment},
-        core::v1::{ConfigMap, Namespace, PodTemplateSpec, ServiceAccount},
+        core::v1::{ConfigMap, Namespace, PodTemplateSpec, Service, ServiceAccount},
         networking::v1::NetworkPolicy,
         policy::v1::PodDisruptionBudget,
         rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
@@ -181,6 +181,7 @@ fn every_object_is_what_its_kind_says() {
             "PodDisruptionBudget" => is_a::<PodDisruptionBudget>(&value, &file),
             "Role" => is_a::<Role>(&value, &file),
             "RoleBinding" => is_a::<RoleBinding>(&value, &file),
+            "Service" => is_a::<Service>(&value, &file),
             "ServiceAccount" => is_a::<ServiceAccount>(&value, &file),
             // Of the Prometheus operator; no types here.
             "PodMonitor" | "PrometheusRule" | "ServiceMonitor" => {}

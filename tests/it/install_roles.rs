@@ -41,16 +41,17 @@ impl Rule {
     }
 }
 
-fn of_the_dispatcher() -> Vec<Rule> {
+/// `own`: what is asked of the installation's own namespace; else where functions live.
+fn of_the_dispatcher(own: bool) -> Vec<Rule> {
     let rules = access::dispatcher(TRIGGERS).into_iter();
     rules
         // Only ever by name, in the namespaces and for the names that an operator grants: docs/kubernetes.md.
-        .filter(|rule| !rule.by_name)
+        .filter(|rule| !rule.by_name && rule.own == own)
         .map(|rule| Rule {
             group: rule.group.to_owned(),
             resources: rule.resources,
             verbs: rule.verbs.to_vec(),
-            names: Vec::new(),
+            names: rule.names.to_vec(),
             why: rule.purpose.to_owned(),
         })
         .collect()
@@ -109,10 +110,12 @@ fn the_roles_are_what_the_programs_ask_for() {
     let (dispatcher, controller) = ("kubeless-dispatcher", "kubeless-controller");
     let (served, own) = (of_the_controller(Place::Functions), of_the_controller(Place::Own));
     let installation = "kubeless-controller-installation";
+    let dispatchers = "kubeless-dispatcher-installation";
     is_fresh(
         "base/roles.yaml",
         &[
-            role("ClusterRole", dispatcher, dispatcher, &of_the_dispatcher()),
+            role("ClusterRole", dispatcher, dispatcher, &of_the_dispatcher(false)),
+            role("Role", dispatchers, dispatcher, &of_the_dispatcher(true)),
             role("ClusterRole", controller, controller, &served),
             role("Role", installation, controller, &own),
         ],
@@ -120,7 +123,8 @@ fn the_roles_are_what_the_programs_ask_for() {
     is_fresh(
         "overlays/namespaced/roles.yaml",
         &[
-            role("Role", dispatcher, dispatcher, &of_the_dispatcher()),
+            role("Role", dispatcher, dispatcher, &of_the_dispatcher(false)),
+            role("Role", dispatchers, dispatcher, &of_the_dispatcher(true)),
             role("Role", controller, controller, &served),
             role("Role", installation, controller, &own),
         ],
@@ -129,8 +133,9 @@ fn the_roles_are_what_the_programs_ask_for() {
 
 #[test]
 fn nothing_is_granted_that_is_not_named() {
-    let all = of_the_dispatcher()
+    let all = of_the_dispatcher(false)
         .into_iter()
+        .chain(of_the_dispatcher(true))
         .chain(of_the_controller(Place::Functions))
         .chain(of_the_controller(Place::Own));
     for rule in all {

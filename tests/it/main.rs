@@ -25,6 +25,7 @@ mod prepare;
 mod register;
 mod resources;
 mod router;
+mod status;
 mod tidy;
 mod watch;
 mod window;

@@ -19,11 +19,12 @@ const EDGES: &[(&str, &[&str])] = &[
     ("pod", &[]),
     ("claims", &["ledger"]),
     ("router", &["api", "cluster", "config", "ledger"]),
+    ("status", &["api", "cluster", "ledger"]),
     // `Claimed` is the key to the invoker.
     ("invoker", &["api", "cluster", "config", "ledger", "claims"]),
     ("dispatch", &["api", "cluster", "config", "ledger", "claims", "router", "invoker"]),
     // A source hands batches to `dispatch`, which hands on the window and lease types.
-    ("sources", &["api", "cluster", "config", "ledger", "dispatch"]),
+    ("sources", &["api", "cluster", "config", "ledger", "dispatch", "status::report"]),
     ("admin", &["api", "cluster", "config", "ledger", "dispatch"]),
     // Renders arguments for the programs that run inside Pods.
     ("controller", &["admin", "api", "cluster", "config", "pod"]),

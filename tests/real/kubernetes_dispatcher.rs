@@ -1,12 +1,15 @@
 //! The dispatcher with its objects from a real API server, its events from a real Kafka, and a function that stands
 //! behind EndpointSlices: what is served, what an outage costs (nothing), when claiming stops.
 
-use super::support::{
-    apiserver::{self, ApiServer, Part},
-    kafka, metrics, ports,
-    shop::{LIMIT, Shop, subscription},
-    wait,
-    witness::Witness,
+use super::{
+    status,
+    support::{
+        apiserver::{self, ApiServer, Part},
+        kafka, metrics, ports,
+        shop::{LIMIT, Shop, subscription},
+        wait,
+        witness::Witness,
+    },
 };
 use kubeless::{cluster::access, sources::TRIGGERS};
 use serde_json::{Value, json};
@@ -103,10 +106,15 @@ fn revoked_rights_stop_claiming_and_granted_ones_let_it_go_on() {
     let mut rules = access::dispatcher(TRIGGERS);
     // No trigger here names a Secret.
     rules.retain(|rule| !rule.by_name);
-    let written = rules
-        .iter()
-        .map(|rule| json!({"apiGroups": [rule.group], "resources": rule.resources, "verbs": rule.verbs}));
+    let written = rules.iter().map(|rule| {
+        json!({"apiGroups": [rule.group], "resources": rule.resources, "verbs": rule.verbs, "resourceNames": rule.names})
+    });
     let written: Vec<Value> = written.collect();
+    // One of each kind that it speaks of.
+    for (kind, spec) in status::SPECS {
+        let spec: Value = serde_json::from_str(spec).expect("JSON");
+        shop.apply(api, &status::trigger(kind, "other", &spec));
+    }
     shop.apply(
         api,
         &json!({
@@ -117,7 +125,8 @@ fn revoked_rights_stop_claiming_and_granted_ones_let_it_go_on() {
     grant(true);
     let config = api.service_account(&namespace, "dispatcher");
     let mut launch = shop.launch(&config);
-    for set in ["kubernetes.watch_silence=2s", "kubernetes.refused_budget=1s"] {
+    let lease = format!("status.lease={}", access::LEASE);
+    for set in ["kubernetes.watch_silence=2s", "kubernetes.refused_budget=1s", &lease] {
         launch = launch.arg("--set").arg(set);
     }
     let mut dispatcher = launch.start();

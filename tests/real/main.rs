@@ -18,4 +18,5 @@ mod kubernetes_dispatcher;
 mod kubernetes_secrets;
 mod kubernetes_watch;
 mod oracle_sees;
+mod status;
 mod support;

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use super::subject::{Object, Subject};
 use crate::{
-    api::{DEFAULT_NAMESPACE, Violation},
+    api::{DEFAULT_NAMESPACE, Violation, kind::ServedBy},
     cluster::{changes::Changes, target::ObjectRef},
 };
 
@@ -45,14 +45,22 @@ pub struct Seen {
 pub struct Presence {
     /// `metadata.uid`.
     pub uid: String,
+    /// `metadata.resourceVersion`.
+    pub version: String,
     /// `metadata.generation`.
     pub generation: Option<i64>,
     /// `status` as the API server holds it.
     pub status: Value,
+    /// Field managers that own parts of it.
+    pub status_writers: Vec<String>,
+    /// Who acts on it and speaks of it in its status, by what it says itself.
+    pub served_by: ServedBy,
     /// What is wrong with it; empty: nothing.
     pub faults: Vec<Violation>,
     /// Whether an earlier, sound version of it is in force because this one is not sound.
     pub kept: bool,
+    /// Whether it was read for this; else only its status or the like is new.
+    pub was_read: bool,
 }
 
 /// What readers must do and know.
@@ -75,14 +83,20 @@ impl Batch {
 struct Known {
     uid: String,
     version: String,
+    /// Of triggers, which have a status of their own; `None`: unknown, or another kind.
+    generation: Option<i64>,
     /// A sound version was handed on.
     in_force: bool,
-    faulty: bool,
+    faults: Vec<Violation>,
 }
 
 impl Known {
     fn is_at(&self, uid: &str, version: &str) -> bool {
         !version.is_empty() && self.version == version && self.uid == uid
+    }
+
+    fn is_faulty(&self) -> bool {
+        !self.faults.is_empty()
     }
 }
 
@@ -124,7 +138,10 @@ impl Feed {
 
     /// The server's history is another one (a restored backup): a version that is known may now mean something else.
     pub fn distrust(&mut self) {
-        self.known.values_mut().for_each(|known| known.version.clear());
+        for known in self.known.values_mut() {
+            known.version.clear();
+            known.generation = None;
+        }
     }
 
     /// Takes one message in. What a list says comes out at its end, as one batch.
@@ -147,7 +164,7 @@ impl Feed {
             Heard::Deleted(object) => {
                 let (reference, ..) = identity(&object);
                 if let Some(old) = self.known.remove(&reference) {
-                    self.faulty -= usize::from(old.faulty);
+                    self.faulty -= usize::from(old.is_faulty());
                     self.gone(reference, &old, &mut batch);
                 }
             }
@@ -161,9 +178,9 @@ impl Feed {
         if old.as_ref().is_some_and(|old| old.is_at(&uid, &version)) {
             return;
         }
-        self.faulty -= usize::from(old.as_ref().is_some_and(|old| old.faulty));
+        self.faulty -= usize::from(old.as_ref().is_some_and(Known::is_faulty));
         let known = self.judge(object, &reference, (uid, version), old, batch);
-        self.faulty += usize::from(known.faulty);
+        self.faulty += usize::from(known.is_faulty());
         self.known.insert(reference, known);
     }
 
@@ -181,7 +198,7 @@ impl Feed {
     fn ended(&mut self, list: List) -> Batch {
         let mut batch = list.batch;
         let before = std::mem::replace(&mut self.known, list.known);
-        self.faulty = self.known.values().filter(|known| known.faulty).count();
+        self.faulty = self.known.values().filter(|known| known.is_faulty()).count();
         for (reference, old) in before {
             if !self.known.contains_key(&reference) {
                 self.gone(reference, &old, &mut batch);
@@ -200,27 +217,50 @@ impl Feed {
         batch: &mut Batch,
     ) -> Known {
         let generation = object.pointer("/metadata/generation").and_then(Value::as_i64);
-        let status = object.get("status").cloned().unwrap_or(Value::Null);
-        let mut in_force = old.as_ref().is_some_and(|old| old.in_force && old.uid == uid);
-        let faults = match self.subject.read(object) {
-            Ok(object) => {
-                apply(object, &mut batch.changes);
-                in_force = true;
-                Vec::new()
-            }
-            Err(faults) => {
-                // The same name and another uid: the old one was deleted while nobody looked.
-                if let Some(old) = old.filter(|_| !in_force) {
-                    self.delete(reference, &old, batch);
-                }
-                faults
-            }
+        let mut present = Presence {
+            uid: uid.clone(),
+            version: version.clone(),
+            generation,
+            status: object.get("status").cloned().unwrap_or(Value::Null),
+            status_writers: status_writers(&object),
+            served_by: match &self.subject {
+                Subject::Triggers(kind) => (kind.acts)(&object),
+                _ => ServedBy::Dispatcher,
+            },
+            faults: Vec::new(),
+            kept: false,
+            was_read: true,
         };
-        let faulty = !faults.is_empty();
-        let present = Presence { uid: uid.clone(), generation, status, kept: faulty && in_force, faults };
-        let seen = Seen { kind: self.subject.kind(), reference: reference.clone(), present: Some(present) };
-        batch.seen.push(seen);
-        Known { uid, version, in_force, faulty }
+        let mut in_force = old.as_ref().is_some_and(|old| old.in_force && old.uid == uid);
+        match old {
+            // Its status was written, by ourselves as a rule: what it asks for is what it asked for.
+            Some(old) if old.uid == uid && old.generation.is_some() && old.generation == generation => {
+                (present.faults, present.was_read) = (old.faults, false);
+            }
+            old => match self.subject.read(object) {
+                Ok(object) => {
+                    apply(object, &mut batch.changes);
+                    in_force = true;
+                }
+                Err(faults) => {
+                    // The same name and another uid: the old one was deleted while nobody looked.
+                    if let Some(old) = old.filter(|_| !in_force) {
+                        self.delete(reference, &old, batch);
+                    }
+                    present.faults = faults;
+                }
+            },
+        }
+        present.kept = in_force && !present.faults.is_empty();
+        // Others' labels and annotations mean something too and do not count as a generation.
+        let generation = generation.filter(|_| matches!(self.subject, Subject::Triggers(_)));
+        let known = Known { uid, version, generation, in_force, faults: present.faults.clone() };
+        batch.seen.push(Seen {
+            kind: self.subject.kind(),
+            reference: reference.clone(),
+            present: Some(present),
+        });
+        known
     }
 
     fn gone(&self, reference: ObjectRef, old: &Known, batch: &mut Batch) {
@@ -249,6 +289,12 @@ fn apply(object: Object, changes: &mut Changes) {
         Object::Slice(object) => changes.slices.apply.push(object),
         Object::Trigger(object) => changes.triggers.apply.push(object),
     }
+}
+
+fn status_writers(object: &Value) -> Vec<String> {
+    let entries = object.pointer("/metadata/managedFields").and_then(Value::as_array);
+    let of_status = entries.into_iter().flatten().filter(|entry| entry["subresource"] == "status");
+    of_status.filter_map(|entry| entry["manager"].as_str().map(str::to_owned)).collect()
 }
 
 /// Name, uid and version; what is missing is empty.

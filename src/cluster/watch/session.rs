@@ -247,9 +247,12 @@ impl Session {
     async fn hand_on(&mut self, batch: Batch) -> Result<(), Ending> {
         self.health.count(self.feed.objects(), self.feed.faulty());
         for seen in &batch.seen {
-            let Some(present) = seen.present.as_ref().filter(|present| !present.faults.is_empty()) else {
+            let Some(present) = seen.present.as_ref().filter(|present| present.was_read) else {
                 continue;
             };
+            if present.faults.is_empty() {
+                continue;
+            }
             let faults = present.faults.iter().take(LOGGED_FAULTS).map(|fault| {
                 let place = dotted(&fault.path);
                 format!("{place}: {}; {}", fault.what, fault.fix)

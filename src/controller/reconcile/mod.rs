@@ -90,7 +90,7 @@ async fn guarded<S: Subject>(object: &DynamicObject, context: &Context) -> Resul
         return Ok(());
     }
     let Some(mut report) = S::pass(context, object).await else {
-        return Ok(());
+        return status::hand_back(&context.client, &context.resource, object).await;
     };
     status::write(&context.client, &context.resource, &context.announcer, object, &report).await?;
     match report.trouble.take() {

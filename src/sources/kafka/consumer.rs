@@ -153,7 +153,11 @@ impl PollingThread {
         let consumer: BaseConsumer<Context> = BaseConsumer::from_config_and_context(&self.client, context)?;
         consumer.subscribe(&[&self.topic])?;
         let left = self.poll_until_left(&consumer);
-        self.lock().subscription.metrics().connected.set(0.0);
+        {
+            let engine = self.lock();
+            engine.subscription.metrics().connected.set(0.0);
+            engine.subscription.set_connected(false);
+        }
         // Dropping the consumer closes it: the revoke callback drains and flushes, then the member leaves the group.
         drop(consumer);
         let mut engine = self.lock();

@@ -89,8 +89,10 @@ impl Context {
                 // K3: a new assignment clears "no commit until the next assign callback".
                 engine.assigned_now();
                 // A partition that was paused before it went is still paused when it comes back.
-                if let Err(error) = consumer.assign(&list).and_then(|()| consumer.resume(&list)) {
-                    self.break_off(&format!("cannot assign: {error}"));
+                match consumer.assign(&list).and_then(|()| consumer.resume(&list)) {
+                    // Also without a partition: the group has answered, and others serve them.
+                    Ok(()) => engine.subscription.set_connected(true),
+                    Err(error) => self.break_off(&format!("cannot assign: {error}")),
                 }
             }
             Err(error) => {

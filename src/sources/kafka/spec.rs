@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::{
     Violation,
     checker::Checker,
-    kind::{Trigger, TriggerKind, TriggerObject},
+    kind::{Trigger, TriggerKind, TriggerObject, always_dispatcher},
     selector,
     trigger::{Functions, SharedGroups, TriggerGroups, TriggerStatus},
 };
@@ -20,6 +20,7 @@ pub const KIND: TriggerKind = TriggerKind {
     finalizer: "kubeless.io/kafkatrigger",
     crd: KafkaTrigger::crd,
     decode,
+    acts: always_dispatcher,
 };
 
 const TOPIC_FIX: &str = "write 1 to 249 of a-z, A-Z, 0-9, '.', '_', '-', and neither \".\" nor \"..\"";

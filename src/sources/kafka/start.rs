@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     api::{
+        conditions::reasons,
         kind::TriggerObject,
         trigger::{DedupKey, Ordering, TriggerCore},
     },
@@ -65,6 +66,18 @@ impl Source for KafkaSource {
 
     fn credentials(&self, trigger: &TriggerObject) -> Option<String> {
         trigger.downcast::<KafkaTrigger>()?.spec.credentials.clone()
+    }
+
+    fn reason_of(&self, status: &str) -> &'static str {
+        // The library's words: "Authentication", "Topic authorization failed", "Broker: ... not authorized".
+        let says = |word: &str| status.to_ascii_lowercase().contains(word);
+        if says("authenticat") || says("authoriz") {
+            reasons::NOT_AUTHORIZED
+        } else if ["transport", "brokers down", "resol", "timed out", "ssl"].iter().any(|word| says(word)) {
+            reasons::UNREACHABLE
+        } else {
+            reasons::SOURCE_ERROR
+        }
     }
 
     fn start(

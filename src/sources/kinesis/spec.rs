@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::{
     Violation,
     checker::Checker,
-    kind::{Trigger, TriggerKind, TriggerObject},
+    kind::{Trigger, TriggerKind, TriggerObject, always_dispatcher},
     selector,
     trigger::{Functions, SharedGroups, TriggerGroups, TriggerStatus},
 };
@@ -19,6 +19,7 @@ pub const KIND: TriggerKind = TriggerKind {
     finalizer: "kubeless.io/kenisistrigger",
     crd: KinesisTrigger::crd,
     decode,
+    acts: always_dispatcher,
 };
 
 /// Records of a Kinesis stream, one call per record.

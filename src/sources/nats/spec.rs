@@ -7,13 +7,18 @@ use serde::{Deserialize, Serialize};
 use crate::api::{
     Violation,
     checker::Checker,
-    kind::{Trigger, TriggerKind, TriggerObject},
+    kind::{Trigger, TriggerKind, TriggerObject, always_dispatcher},
     trigger::{Functions, SharedGroups, TriggerGroups, TriggerStatus},
 };
 
 /// The registration of this kind.
-pub const KIND: TriggerKind =
-    TriggerKind { kind: "NATSTrigger", finalizer: "kubeless.io/natstrigger", crd: NATSTrigger::crd, decode };
+pub const KIND: TriggerKind = TriggerKind {
+    kind: "NATSTrigger",
+    finalizer: "kubeless.io/natstrigger",
+    crd: NATSTrigger::crd,
+    decode,
+    acts: always_dispatcher,
+};
 
 const SUBJECT_FIX: &str =
     "write tokens separated by dots, without spaces; * stands for one token, > at the end for one or more";

@@ -96,16 +96,23 @@ impl Shop {
     }
 
     pub fn launch(&self, kubeconfig: &Path) -> Launch {
-        let state = self.dir.path().join("state");
-        let mut launch = Launch::dispatcher(self.dir.path(), "dispatcher")
+        self.launch_as(kubeconfig, "dispatcher", "state", 0)
+    }
+
+    /// One of several.
+    pub fn launch_as(&self, kubeconfig: &Path, name: &str, state: &str, port: u16) -> Launch {
+        let state = self.dir.path().join(state);
+        let mut launch = Launch::dispatcher(self.dir.path(), name)
             .arg("--kubeconfig")
             .arg(kubeconfig.display().to_string())
             .arg("--state-dir")
             .arg(state.display().to_string())
-            .arg("--admin-listen=127.0.0.1:0")
+            .arg(format!("--admin-listen=127.0.0.1:{port}"))
             .arg("--log-format=json");
         for set in [
             format!("kubernetes.functions_namespaces={}", self.namespace),
+            // Other tests have dispatchers of their own on the same API server.
+            format!("status.lease={}", self.namespace),
             "sources.kafka.session_timeout=6s".to_owned(),
             "sources.kafka.heartbeat_interval=1s".to_owned(),
         ] {
@@ -160,5 +167,5 @@ impl Shop {
 pub fn subscription(admin: SocketAddr) -> Option<Value> {
     let (_, page) = metrics::get(admin, "/debug/subscriptions").expect("the page answers");
     let list: Vec<Value> = serde_json::from_str(&page).expect("a list");
-    list.into_iter().next()
+    list.into_iter().find(|one| one["trigger"].as_str().is_some_and(|name| name.ends_with("/trigger")))
 }
