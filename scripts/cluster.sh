@@ -108,6 +108,9 @@ make_link() {
     ip link set "$name" up
     ip route add "10.$block.0.0/16" via "10.$block.0.2"
     inside bash -euc "ip link set lo up; ip addr add 10.$block.0.2/30 dev eth0; ip link set eth0 up"
+    # The address of a Pod that is gone is nobody's: without this, what is sent there would leave by the way to the
+    # package registries and be tried on the machine's own network.
+    inside ip route add unreachable "10.$block.64.0/18"
 }
 
 cgroup_roots() {
