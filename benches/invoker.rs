@@ -69,7 +69,14 @@ fn call(target: &TargetCell) -> Call {
         extensions: Vec::new(),
     };
     let event = Event {
-        position: Position { stream: "orders".into(), shard: 0, sequence: 1, epoch: 0, time_ms: 1 },
+        position: Position {
+            stream: "orders".into(),
+            shard: 0,
+            sequence: 1,
+            coordinates: None,
+            epoch: 0,
+            time_ms: 1,
+        },
         business: None,
         lane: None,
         attributes,

@@ -6,6 +6,7 @@
 #   scripts/parts.sh fetch [PART…]   fetch or build what is missing; all parts if none is named (nothing to do: under a second)
 #   scripts/parts.sh kafka           print the folder of the Kafka jars; fails with the fix if it is not there
 #   scripts/parts.sh kubernetes      print the folder of `kube` (all Kubernetes, etcd, CoreDNS), `pause` and `pause.tar`; likewise
+#   scripts/parts.sh kinesis         print the folder of the Kinesis endpoint (main.js); likewise
 #   scripts/parts.sh pin-kafka       rewrite SHA256SUMS after a change of version in tests/parts/kafka/pom.xml
 set -euo pipefail
 
@@ -68,6 +69,32 @@ fetch_kafka() {
 # The sources are pinned by go.sum; another source is another folder.
 kubernetes_dir() {
     echo "$parts/kubernetes-$(cd "$kubernetes_source" && sha256sum go.mod go.sum main.go pause/main.go | sha256sum | cut -c1-16)"
+}
+
+# Pinned by the lock file, whose sums npm checks.
+kinesis_source=$root/tests/parts/kinesis
+kinesis_dir() {
+    echo "$parts/kinesis-$(sha256sum "$kinesis_source/package-lock.json" | cut -c1-16)"
+}
+
+fetch_kinesis() {
+    local dir work
+    dir=$(kinesis_dir)
+    [ -d "$dir" ] && return 0
+    if ! command -v npm >/dev/null; then
+        say "npm is missing; run: make setup"
+        return 1
+    fi
+    say "fetching the Kinesis endpoint with npm (16 MB; usually under 10 seconds) …"
+    mkdir -p "$parts"
+    work=$(mktemp -d "$parts/.fetch-XXXXXX")
+    # shellcheck disable=SC2064  # the folder of now, not of later
+    trap "rm -rf -- '$work'" EXIT
+    cp "$kinesis_source"/package*.json "$work"
+    (cd "$work" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2)
+    mv -T "$work/node_modules/kinesis-local" "$dir" 2>/dev/null || [ -d "$dir" ]
+    rm -rf -- "$work"
+    say "the Kinesis endpoint is in $dir"
 }
 
 new_enough() { # $1: a go program
@@ -153,7 +180,7 @@ print_dir() { # $1: folder, $2: what it holds, $3: how long it usually takes to 
 case ${1:-} in
 fetch)
     shift
-    [ $# -gt 0 ] || set -- kafka kubernetes
+    [ $# -gt 0 ] || set -- kafka kubernetes kinesis
     for part; do "fetch_$part"; done
     ;;
 kafka)
@@ -161,6 +188,9 @@ kafka)
     ;;
 kubernetes)
     print_dir "$(kubernetes_dir)" "Kubernetes" "usually 7 to 15 minutes, once"
+    ;;
+kinesis)
+    print_dir "$(kinesis_dir)" "the Kinesis endpoint" "usually under a minute"
     ;;
 pin-kafka)
     work=$(mktemp -d)
@@ -170,7 +200,7 @@ pin-kafka)
     echo "parts: wrote $kafka_sums ($(wc -l <"$kafka_sums") jars); review the difference before committing it"
     ;;
 *)
-    sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

@@ -236,6 +236,13 @@ impl<N> Flow<N> {
         Some(Ended { call, outcome, settled: None })
     }
 
+    /// Gives up every call whose note fits; returns the notes.
+    pub fn give_up_where(&mut self, fits: impl Fn(&N) -> bool, reason: &'static str) -> Vec<N> {
+        let places = self.running.iter().filter(|(_, call)| fits(&call.note)).map(|(place, _)| *place);
+        let places: Vec<Place> = places.collect();
+        places.into_iter().filter_map(|place| Some(self.give_up(place, reason)?.call.note)).collect()
+    }
+
     fn end(&mut self, call: &InFlight<N>, ending: &Ending<'_>) {
         self.recorder.end(ending);
         self.release(call.weight);

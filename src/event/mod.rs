@@ -5,6 +5,7 @@ pub mod cloudevents;
 pub mod filter;
 pub mod hasher;
 pub mod headers;
+pub mod record;
 
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
@@ -22,6 +23,9 @@ pub struct Position {
     pub shard: i32,
     /// Offset or sequence number inside the shard.
     pub sequence: i64,
+    /// Shard and sequence as the source writes them, where numbers cannot hold them. Then `shard` and `sequence` are local
+    /// to the source's thread: they order its records, and nothing outside of it may be keyed by them.
+    pub coordinates: Option<Arc<str>>,
     /// Leader epoch of the log when the record was written, -1 where the source has none.
     pub epoch: i32,
     /// The source's own timestamp in milliseconds since the Unix epoch, -1 where it has none.
@@ -30,7 +34,10 @@ pub struct Position {
 
 impl std::fmt::Display for Position {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}/{}", self.stream, self.shard, self.sequence)
+        match &self.coordinates {
+            Some(coordinates) => write!(f, "{}/{coordinates}", self.stream),
+            None => write!(f, "{}/{}/{}", self.stream, self.shard, self.sequence),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
     sync::Mutex,
 };
 
-/// How one event ended. Keyed by (trigger uid, function, stream, shard, sequence), and by epoch and time_ms where both
+/// How one event ended. Keyed by (trigger uid, function, stream, shard, sequence, coordinates), and by epoch and time_ms where both
 /// lines know them: any own outcome of the claimer supersedes an `in_doubt` of a successor for the same key (rule N6).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
@@ -31,6 +31,9 @@ pub struct Line {
     pub shard: i32,
     /// Offset or sequence.
     pub sequence: i64,
+    /// Shard and sequence as the source writes them, where numbers cannot hold them; both numbers are -1 then.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub coordinates: Option<String>,
     /// Leader epoch, -1 when unknown.
     pub epoch: i32,
     /// Record timestamp in ms, -1 when unknown.
@@ -57,6 +60,16 @@ pub struct Line {
     /// Events this line stands for (a range that the source dropped); 1 otherwise.
     #[serde(skip_serializing_if = "is_one", default = "one")]
     pub count: u64,
+}
+
+impl Line {
+    /// Where the event stood, for people.
+    pub fn position(&self) -> String {
+        match &self.coordinates {
+            Some(coordinates) => format!("{}/{coordinates}", self.stream),
+            None => format!("{}/{}/{}", self.stream, self.shard, self.sequence),
+        }
+    }
 }
 
 // serde's predicates take references.

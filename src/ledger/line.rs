@@ -79,8 +79,16 @@ impl LineWriter {
         text(buffer, entry.id);
         buffer.extend_from_slice(b",\"stream\":");
         text(buffer, &position.stream);
-        number(buffer, b",\"shard\":", position.shard);
-        number(buffer, b",\"sequence\":", position.sequence);
+        match &position.coordinates {
+            Some(coordinates) => {
+                buffer.extend_from_slice(b",\"shard\":-1,\"sequence\":-1,\"coordinates\":");
+                text(buffer, coordinates);
+            }
+            None => {
+                number(buffer, b",\"shard\":", position.shard);
+                number(buffer, b",\"sequence\":", position.sequence);
+            }
+        }
         number(buffer, b",\"epoch\":", position.epoch);
         number(buffer, b",\"time_ms\":", position.time_ms);
         buffer.extend_from_slice(b",\"outcome\":\"");
@@ -115,6 +123,10 @@ impl LineWriter {
     /// The same as a value, for a dead letter.
     pub fn line(&self, entry: &Entry<'_>) -> Line {
         let position = entry.position;
+        let numbers = match position.coordinates {
+            Some(_) => (-1, -1),
+            None => (position.shard, position.sequence),
+        };
         Line {
             ts: String::from_utf8_lossy(&time(entry.ended_us)).into_owned(),
             trigger: self.names.trigger.clone(),
@@ -122,8 +134,9 @@ impl LineWriter {
             function: self.names.function.clone(),
             id: entry.id.to_owned(),
             stream: position.stream.to_string(),
-            shard: position.shard,
-            sequence: position.sequence,
+            shard: numbers.0,
+            sequence: numbers.1,
+            coordinates: position.coordinates.as_deref().map(str::to_owned),
             epoch: position.epoch,
             time_ms: position.time_ms,
             outcome: entry.outcome,
@@ -182,8 +195,15 @@ mod tests {
 
     #[test]
     fn the_hand_writes_what_serde_writes() {
-        let position =
-            Position { stream: Arc::from("or\"ders"), shard: 3, sequence: 1 << 40, epoch: -1, time_ms: -1 };
+        let position = Position {
+            stream: Arc::from("or\"ders"),
+            shard: 3,
+            sequence: 1 << 40,
+            coordinates: None,
+            epoch: -1,
+            time_ms: -1,
+        };
+        let wide = Position { coordinates: Some(Arc::from("shard-\"7\"/4959")), ..position.clone() };
         let called = Entry {
             ended_us: 1_790_000_000_123_456,
             id: "a\\b\u{1}é",
@@ -208,13 +228,14 @@ mod tests {
             ..called
         };
         let other = Entry { endpoint: Some(SocketAddr::from(([0; 16], 1))), reason: None, id: "", ..called };
+        let far = Entry { position: &wide, ..called };
         let mut writer = LineWriter::new(Names {
             trigger: "ns/\"t\"".into(),
             uid: "u-1".into(),
             function: "ns/f".into(),
             owner: "0123".into(),
         });
-        for entry in [called, named, other, called] {
+        for entry in [called, named, other, far, called] {
             let mut by_hand = Vec::new();
             writer.write(&mut by_hand, &entry);
             let line = writer.line(&entry);

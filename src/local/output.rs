@@ -36,8 +36,9 @@ struct Recent {
 impl Recent {
     /// What was printed for the same delivery before, if it was printed lately.
     fn replace(&mut self, line: &Line) -> Option<Outcome> {
-        let Line { trigger, function, stream, shard, sequence, epoch, time_ms, .. } = line;
-        let key = format!("{trigger}\0{function}\0{stream}\0{shard}\0{sequence}\0{epoch}\0{time_ms}");
+        let Line { trigger, function, epoch, time_ms, .. } = line;
+        let position = line.position();
+        let key = format!("{trigger}\0{function}\0{position}\0{epoch}\0{time_ms}");
         let key = xxh3_128(key.as_bytes());
         let before = self.outcomes.get(&key).copied();
         if before.is_none() {
@@ -83,11 +84,7 @@ impl Live {
             return writeln!(out, "{text}");
         }
         let time = line.ts.get(11..23).unwrap_or(&line.ts);
-        let event = if line.id.is_empty() {
-            format!("{}/{}/{}", line.stream, line.shard, line.sequence)
-        } else {
-            line.id.clone()
-        };
+        let event = if line.id.is_empty() { line.position() } else { line.id.clone() };
         // Ids of one kind are about as long as each other: the column is as wide as the longest so far.
         self.event_width = self.event_width.max(event.chars().count().min(EVENT_WIDTHS.1));
         let width = self.event_width;

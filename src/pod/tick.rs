@@ -154,6 +154,7 @@ fn event(arguments: &TickArgs, now_ms: i64) -> Event {
     let data = Bytes::from(arguments.payload.clone().unwrap_or_default());
     Event {
         position: Position {
+            coordinates: None,
             stream: arguments.trigger_uid.as_str().into(),
             shard: 0,
             sequence: time_ms,

@@ -371,7 +371,7 @@ fn each_kind_of_trigger_has_the_flags_of_kubeless() {
         json!({ "function-name": "f", "stream": "s", "aws-region": "eu-central-1", "shard": "shardId-000000000000",
                 "secret": "aws", "endpoint": "http://localhost:4567" })
     );
-    home.refused(&["trigger", "kinesis", "create", "t", "--stream", "s"], "--shard-id");
+    home.refused(&["trigger", "kinesis", "create", "t", "--stream", "s"], "--aws-region");
     let cron = ["cronjob", "create", "t", "--function", "f", "--schedule", "*/5 * * * *"];
     assert_eq!(
         spec(&[&cron[..], &["-p", "{\"a\":[1]}"]].concat()),

@@ -8,7 +8,14 @@ use std::sync::Arc;
 
 fn event() -> Event {
     Event {
-        position: Position { stream: Arc::from("orders"), shard: 3, sequence: 42, epoch: 5, time_ms: 7 },
+        position: Position {
+            stream: Arc::from("orders"),
+            shard: 3,
+            sequence: 42,
+            coordinates: None,
+            epoch: 5,
+            time_ms: 7,
+        },
         business: None,
         lane: None,
         attributes: Attributes {

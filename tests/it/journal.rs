@@ -16,6 +16,7 @@ fn line(n: i64) -> Line {
         stream: "topic".into(),
         shard: 3,
         sequence: n,
+        coordinates: None,
         epoch: 1,
         time_ms: 17,
         outcome: Outcome::Delivered,

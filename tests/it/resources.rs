@@ -77,7 +77,10 @@ fn every_kind_that_kubeless_1_0_8_stored_is_read() {
     assert_eq!(nats.downcast::<NATSTrigger>().unwrap().spec.topic, "orders.>");
     assert!(nats.core.selector.matches("any", &[("function".to_owned(), "busy".to_owned())].into()));
     let kinesis = trigger(&found, "KinesisTrigger", "orders");
-    assert_eq!(kinesis.downcast::<KinesisTrigger>().unwrap().spec.shard, "shardId-000000000000");
+    assert_eq!(
+        kinesis.downcast::<KinesisTrigger>().unwrap().spec.shard.as_deref(),
+        Some("shardId-000000000000")
+    );
     assert!(kinesis.core.selector.matches("get-python", &Default::default()));
     assert!(!kinesis.core.selector.matches("busy", &Default::default()));
 }
@@ -245,8 +248,8 @@ fn faults_of_each_kind_are_told() {
         ),
         (
             "KinesisTrigger",
-            json!({"function-name": "f", "aws-region": "a", "stream": "s", "shard": "x"}),
-            "spec: field \"secret\" is missing; add secret",
+            json!({"function-name": "f", "aws-region": "a", "secret": "s"}),
+            "spec: field \"stream\" is missing; add stream",
         ),
     ] {
         assert_eq!(decode(kind, &spec).unwrap_err(), [wanted], "{kind} {spec}");

@@ -14,6 +14,7 @@ mod kafka_delivery;
 mod kafka_lifecycle;
 mod kafka_security;
 mod kafka_support;
+mod kinesis_delivery;
 mod kubernetes_dispatcher;
 mod kubernetes_secrets;
 mod kubernetes_watch;

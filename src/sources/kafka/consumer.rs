@@ -296,6 +296,7 @@ impl PollingThread {
             Ok(event) => Body::Event(Arc::new(event)),
             Err(rejection) => Body::Rejected(
                 Position {
+                    coordinates: None,
                     stream: Arc::clone(&self.topic),
                     shard: message.partition(),
                     sequence: offset,

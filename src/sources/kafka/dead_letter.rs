@@ -83,7 +83,7 @@ impl DeadLetterSink for DeadLetterTopic {
         for (key, value) in &original.headers {
             headers = headers.insert(Header { key, value: value.as_deref() });
         }
-        let position = format!("{}/{}/{}", line.stream, line.shard, line.sequence);
+        let position = line.position();
         let status = line.status.map(|s| s.to_string());
         let ours = [
             ("kubeless-outcome", Some(line.outcome.as_str())),

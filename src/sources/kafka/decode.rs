@@ -8,7 +8,7 @@ use crate::event::cloudevents::{self, Collected, Context, Invalid};
 use crate::event::headers::{
     EVENT_KEY, EVENT_OFFSET, EVENT_PARTITION, TRACEPARENT, TRACESTATE, plain, traceparent, tracestate,
 };
-use crate::event::{Attributes, BusinessId, Event, Lane, Position};
+use crate::event::{Attributes, BusinessId, Event, Lane, Position, record};
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
 use std::borrow::Cow;
@@ -18,15 +18,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// `type` of a record that is no CloudEvent.
 pub const RECORD_TYPE: &str = "io.kubeless.kafka.record";
-/// Longest `dedup.key` value that becomes the event id, and longest record key that becomes `event-key`, in bytes.
-const MAX_ID: usize = 256;
 /// Longest content type, in bytes.
 const MAX_CONTENT_TYPE: usize = 256;
-/// What an event costs beside its bytes; an estimate for the memory budget.
-const ENVELOPE: usize = 512;
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// What Kubeless called everything that is no JSON object.
-const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 
 /// A record as the client library shows it, borrowed.
 #[derive(Clone, Copy, Debug)]
@@ -191,7 +184,7 @@ impl Decoder {
                 (context, raw.payload.map(Bytes::copy_from_slice), record_type)
             }
         };
-        let content_type = content_type.unwrap_or_else(|| kubeless_type(data.as_deref()));
+        let content_type = content_type.unwrap_or_else(|| record::body_type(data.as_deref()));
         let key = self.dedup_value(&raw, data.as_deref());
         let business = match (&self.config.dedup_key, &key, &context) {
             _ if !self.config.dedup => None,
@@ -205,6 +198,7 @@ impl Decoder {
                 stream: Arc::clone(&self.config.topic),
                 shard: raw.partition,
                 sequence: raw.offset,
+                coordinates: None,
                 epoch: raw.leader_epoch,
                 time_ms: raw.timestamp_ms,
             },
@@ -214,7 +208,7 @@ impl Decoder {
             attributes: self.attributes(&raw, context, key.as_deref()),
             content_type,
             data,
-            weight: ENVELOPE + body + raw.key.map_or(0, <[u8]>::len) + scan.bytes,
+            weight: record::ENVELOPE + body + raw.key.map_or(0, <[u8]>::len) + scan.bytes,
         })
     }
 
@@ -250,14 +244,7 @@ impl Decoder {
             DedupKey::Header(name) => {
                 raw.headers.iter().rev().find(|(n, _)| n == name).and_then(|(_, v)| *v).map(Cow::Borrowed)
             }
-            DedupKey::JsonPointer(pointer) => {
-                let json: serde_json::Value = serde_json::from_slice(data?).ok()?;
-                match json.pointer(pointer)? {
-                    serde_json::Value::Null => None,
-                    serde_json::Value::String(text) => Some(Cow::Owned(text.clone().into_bytes())),
-                    other => Some(Cow::Owned(other.to_string().into_bytes())),
-                }
-            }
+            DedupKey::JsonPointer(pointer) => record::at_pointer(data?, pointer).map(Cow::Owned),
         }
         .filter(|value| !value.is_empty())
     }
@@ -287,7 +274,7 @@ impl Decoder {
             };
         }
         Attributes {
-            id: key.and_then(readable).map_or_else(|| self.position_id(raw), Arc::from),
+            id: key.and_then(record::readable).map_or_else(|| self.position_id(raw), Arc::from),
             source: Arc::clone(&self.config.source),
             kind: Arc::clone(&self.kind),
             subject: None,
@@ -329,18 +316,10 @@ fn starts_with(value: &[u8], prefix: &[u8]) -> bool {
 fn content_type(value: Option<&[u8]>) -> Result<Option<HeaderValue>, Rejection> {
     let Some(value) = value.filter(|v| !v.is_empty()) else { return Ok(None) };
     if value == b"application/json" {
-        return Ok(Some(JSON));
+        return Ok(Some(record::JSON));
     }
     let header = if value.len() <= MAX_CONTENT_TYPE { plain(value) } else { None };
     header.map(Some).ok_or(Rejection::new("content_type"))
-}
-
-/// What Kubeless made of a body that says nothing about itself: JSON for an object or `null`, else a form.
-fn kubeless_type(data: Option<&[u8]>) -> HeaderValue {
-    let body = data.unwrap_or_default().trim_ascii();
-    let object =
-        body.first() == Some(&b'{') && serde_json::from_slice::<&serde_json::value::RawValue>(body).is_ok();
-    if object || body == b"null" { JSON } else { FORM }
 }
 
 /// Position and trace context. A trace context of the record itself is nearer than the extension's.
@@ -352,7 +331,7 @@ fn headers(
     let mut headers = Vec::with_capacity(5);
     headers.push((EVENT_PARTITION, HeaderValue::from(raw.partition)));
     headers.push((EVENT_OFFSET, HeaderValue::from(raw.offset)));
-    if let Some(key) = raw.key.filter(|k| (1..=MAX_ID).contains(&k.len())).and_then(plain) {
+    if let Some(key) = raw.key.filter(|k| (1..=record::MAX_ID).contains(&k.len())).and_then(plain) {
         headers.push((EVENT_KEY, key));
     }
     let extension = |name: &str| {
@@ -371,10 +350,4 @@ fn headers(
         }
     }
     headers
-}
-
-/// A dedup key's value as an event id: short text without control characters.
-fn readable(value: &[u8]) -> Option<&str> {
-    let text = std::str::from_utf8(value).ok()?;
-    if text.len() > MAX_ID || text.chars().any(char::is_control) { None } else { Some(text) }
 }

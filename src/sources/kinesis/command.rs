@@ -22,14 +22,13 @@ pub const COMMAND: TriggerCommand = TriggerCommand {
             .naming(Named::Function),
         Flag::text("stream", "NAME", "/spec/stream", "Stream to read.").required(),
         Flag::text("aws-region", "REGION", "/spec/aws-region", "Region of the stream.").required(),
-        Flag::text("shard-id", "SHARD", "/spec/shard", "Shard to read.").required(),
+        Flag::text("shard-id", "SHARD", "/spec/shard", "Shard to read. Default: all."),
         Flag::text(
             "secret",
             "NAME",
             "/spec/secret",
-            "Secret with aws_access_key_id and aws_secret_access_key.",
+            "Secret with aws_access_key_id and aws_secret_access_key. Default: the dispatcher's own identity.",
         )
-        .required()
         .naming(Named::Secret),
         Flag::text("endpoint", "URL", "/spec/endpoint", "Another service than Amazon's own."),
         ORDERING,

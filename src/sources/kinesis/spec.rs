@@ -1,7 +1,7 @@
 //! `KinesisTrigger`: the resource of this source and its checks, under the old JSON names. Must never open a connection or
 //! read a credential.
 
-use kube::{CustomResource, CustomResourceExt};
+use kube::{CustomResource, CustomResourceExt, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +23,7 @@ pub const KIND: TriggerKind = TriggerKind {
 };
 
 /// Records of a Kinesis stream, one call per record.
-#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "kubeless.io",
     version = "v1beta1",
@@ -47,6 +47,20 @@ pub const KIND: TriggerKind = TriggerKind {
     printcolumn = r#"{"name": "Shard", "type": "string", "jsonPath": ".spec.shard", "priority": 1}"#,
     printcolumn = r#"{"name": "Paused", "type": "boolean", "jsonPath": ".spec.paused", "priority": 1}"#
 )]
+#[x_kube(
+    validation = (
+        "(has(self.startingPosition) && self.startingPosition == 'AT_TIMESTAMP') == has(self.startingTimestamp)",
+        "startingTimestamp goes with startingPosition: AT_TIMESTAMP, and only with it"
+    ),
+    validation = (
+        "!has(self.dedup.key) || !has(self.dedup.key.header)",
+        "a record has no headers: use dedup.key.jsonPointer or recordKey"
+    ),
+    validation = (
+        "!has(self.delivery.deadLetter)",
+        "delivery.deadLetter is not served for Kinesis: outcomes are in the journal"
+    )
+)]
 #[serde(rename_all = "kebab-case")]
 pub struct KinesisTriggerSpec {
     /// Function of the same namespace that receives each record.
@@ -58,19 +72,44 @@ pub struct KinesisTriggerSpec {
     /// Name of the stream.
     #[schemars(length(min = 1, max = 128), regex(pattern = "^[a-zA-Z0-9_.-]+$"))]
     pub stream: String,
-    /// The one shard that is read, e.g. `shardId-000000000000`.
+    /// The one shard that is read, e.g. `shardId-000000000000`. Default: all, also after splits and merges.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128), regex(pattern = "^[a-zA-Z0-9_.-]+$"))]
-    pub shard: String,
-    /// Secret of the same namespace with the keys `aws_access_key_id` and `aws_secret_access_key`.
+    pub shard: Option<String>,
+    /// Secret of the same namespace with the keys `aws_access_key_id` and `aws_secret_access_key`. Default: the identity of
+    /// the dispatcher's Pod or instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
-    pub secret: String,
+    pub secret: Option<String>,
     /// URL of the service in place of Amazon's own. Default: that of the region.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 2048))]
     pub endpoint: String,
+    /// Where a trigger that has never read begins. Default LATEST.
+    #[serde(default, rename = "startingPosition")]
+    pub starting_position: StartingPosition,
+    /// Instant (RFC 3339) of `startingPosition: AT_TIMESTAMP`.
+    #[serde(default, rename = "startingTimestamp", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub starting_timestamp: Option<String>,
     /// What all triggers share.
     #[serde(flatten)]
     pub groups: TriggerGroups,
+}
+
+/// Where a trigger that has never read begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum StartingPosition {
+    /// Records that arrive from now on.
+    #[default]
+    #[serde(rename = "LATEST")]
+    Latest,
+    /// The oldest record that the stream still holds.
+    #[serde(rename = "TRIM_HORIZON")]
+    TrimHorizon,
+    /// The first record that arrived at or after `startingTimestamp`.
+    #[serde(rename = "AT_TIMESTAMP")]
+    AtTimestamp,
 }
 
 impl Trigger for KinesisTrigger {
@@ -83,8 +122,8 @@ impl Trigger for KinesisTrigger {
     fn violations(&self) -> Vec<Violation> {
         let mut violations = Vec::new();
         let spec = &self.spec;
-        if !selector::is_subdomain(&spec.secret) {
-            let what = format!("{:?} is not the name of a Secret", spec.secret);
+        if let Some(secret) = spec.secret.as_ref().filter(|secret| !selector::is_subdomain(secret)) {
+            let what = format!("{secret:?} is not the name of a Secret");
             violations.push(Violation::new("/spec/secret", what, "write its name (a-z, 0-9, '-', '.')"));
         }
         let endpoint = spec.endpoint.as_str();
@@ -93,7 +132,40 @@ impl Trigger for KinesisTrigger {
             let fix = "write for example http://localhost:4566";
             violations.push(Violation::new("/spec/endpoint", what, fix));
         }
+        self.check_start(&mut violations);
+        if spec.groups.dedup.key.as_ref().is_some_and(|key| key.header.is_some()) {
+            let (what, fix) = ("a record has no headers", "use jsonPointer or recordKey");
+            violations.push(Violation::new("/spec/dedup/key/header", what, fix));
+        }
+        if spec.groups.delivery.dead_letter.is_some() {
+            let (what, fix) =
+                ("dead letters are not served for Kinesis", "remove it; outcomes are in the journal");
+            violations.push(Violation::new("/spec/delivery/deadLetter", what, fix));
+        }
         violations
+    }
+}
+
+impl KinesisTrigger {
+    fn check_start(&self, violations: &mut Vec<Violation>) {
+        let at = "/spec/startingTimestamp";
+        match (self.spec.starting_position, &self.spec.starting_timestamp) {
+            (StartingPosition::AtTimestamp, None) => violations.push(Violation::new(
+                "/spec/startingPosition",
+                "startingPosition: AT_TIMESTAMP needs startingTimestamp",
+                "add startingTimestamp, for example \"2026-11-23T10:00:00Z\"",
+            )),
+            (StartingPosition::AtTimestamp, Some(text)) if text.parse::<jiff::Timestamp>().is_err() => {
+                let fix = "write RFC 3339, for example \"2026-11-23T10:00:00Z\"";
+                violations.push(Violation::new(at, format!("{text:?} is not an instant"), fix));
+            }
+            (StartingPosition::AtTimestamp, Some(_)) | (_, None) => {}
+            (_, Some(_)) => violations.push(Violation::new(
+                at,
+                "startingTimestamp only goes with startingPosition: AT_TIMESTAMP",
+                "write startingPosition: AT_TIMESTAMP, or remove startingTimestamp",
+            )),
+        }
     }
 }
 

@@ -35,7 +35,8 @@ pub(super) fn run<F: Future>(test: F) -> F::Output {
 }
 
 pub(super) fn event(id: &str, data: Option<Bytes>, headers: Vec<(HeaderName, HeaderValue)>) -> Event {
-    let position = Position { stream: "orders".into(), shard: 0, sequence: 1, epoch: 0, time_ms: 1 };
+    let position =
+        Position { stream: "orders".into(), shard: 0, sequence: 1, coordinates: None, epoch: 0, time_ms: 1 };
     let attributes = Attributes {
         id: id.into(),
         source: "test".into(),

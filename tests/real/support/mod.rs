@@ -1,4 +1,4 @@
-//! What tests with real processes stand on: Kafka clusters, Kubernetes, the witness function, the product's own processes
+//! What tests with real processes stand on: Kafka clusters, a Kinesis endpoint, Kubernetes, the witness function, the product's own processes
 //! and the oracle. Must never skip: a missing part panics with the command that brings it.
 
 // Each test binary uses its own part of this.
@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod installed;
 pub mod kafka;
 pub mod kafka_client;
+pub mod kinesis;
 pub mod kubectl;
 pub mod manifests;
 pub mod metrics;

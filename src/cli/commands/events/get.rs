@@ -28,7 +28,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let superseded = args.location.superseded()?;
     let mut found = Vec::new();
     args.location.for_each(|line| {
-        if (line.id == args.id || position(&line) == args.id) && superseded.counts(&line) {
+        if (line.id == args.id || line.position() == args.id) && superseded.counts(&line) {
             found.push(line);
         }
     })?;
@@ -51,10 +51,6 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-fn position(line: &Line) -> String {
-    format!("{}/{}/{}", line.stream, line.shard, line.sequence)
-}
-
 fn block(line: &Line) -> Table {
     let mut table = Table::plain();
     let mut row = |name: &str, value: &str| {
@@ -63,7 +59,7 @@ fn block(line: &Line) -> Table {
         }
     };
     row("Event", &line.id);
-    row("Position", &position(line));
+    row("Position", &line.position());
     row("Written", &instant(line.time_ms));
     row("Trigger", &line.trigger);
     row("Function", &line.function);

@@ -106,7 +106,7 @@ fn table(lines: &[Line]) -> Table {
         Table::new(&["ENDED", "TRIGGER", "EVENT", "FUNCTION", "OUTCOME", "STATUS", "TOOK", "REASON"]);
     for line in lines {
         let event = match line.id.as_str() {
-            "" => format!("{}/{}/{}", line.stream, line.shard, line.sequence),
+            "" => line.position(),
             id => id.to_owned(),
         };
         table.row(&[

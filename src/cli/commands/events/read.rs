@@ -78,10 +78,11 @@ impl Superseded {
 /// What makes two lines speak of the same delivery.
 ///
 /// Epoch and time are left out: the `in_doubt` of a record that was not read back does not know them.
-type Key = (String, String, String, i32, i64);
+type Key = (String, String, String, i32, i64, Option<String>);
 
 fn key(line: &Line) -> Key {
     // Lines of before the uid was written have none: their name stands for it.
     let trigger = if line.uid.is_empty() { &line.trigger } else { &line.uid };
-    (trigger.clone(), line.function.clone(), line.stream.clone(), line.shard, line.sequence)
+    let (stream, coordinates) = (line.stream.clone(), line.coordinates.clone());
+    (trigger.clone(), line.function.clone(), stream, line.shard, line.sequence, coordinates)
 }

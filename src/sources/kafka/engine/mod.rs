@@ -160,7 +160,14 @@ impl Engine {
 
     /// Coordinates of `offset` in `shard`, where only those are known.
     pub(super) fn bare_position(&self, shard: i32, offset: i64) -> Position {
-        Position { stream: Arc::clone(&self.topic), shard, sequence: offset, epoch: -1, time_ms: -1 }
+        Position {
+            stream: Arc::clone(&self.topic),
+            shard,
+            sequence: offset,
+            coordinates: None,
+            epoch: -1,
+            time_ms: -1,
+        }
     }
 
     /// Half a session, the longest time a claim may wait for its start (L2) and a poll may be late (K3).

@@ -71,7 +71,14 @@ impl Log {
 fn event(shard: i32, sequence: i64, time_ms: i64, made: Made) -> Event {
     let text: Arc<str> = Arc::from("");
     Event {
-        position: Position { stream: Arc::clone(&text), shard, sequence, epoch: 0, time_ms },
+        position: Position {
+            stream: Arc::clone(&text),
+            shard,
+            sequence,
+            coordinates: None,
+            epoch: 0,
+            time_ms,
+        },
         business: made.id.map(|id| BusinessId::of(&[&[id]])),
         lane: made.key.map(|k| Lane(u64::from(k))),
         attributes: Attributes {

@@ -1,0 +1,114 @@
+//! The register: one row a shard, which names its holder, what is claimed and what of it is unfinished. Must never be
+//! written but on condition that it still is what was read (P1).
+
+use super::place::Place;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Form of the rows that this version writes; another one is not touched.
+pub const FORM: u32 = 1;
+
+/// Names a start of a subscription's thread: what was sent is known to that memory alone (N3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Token(pub u64);
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl From<Token> for String {
+    fn from(token: Token) -> Self {
+        token.to_string()
+    }
+}
+
+impl TryFrom<String> for Token {
+    type Error = std::num::ParseIntError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        u64::from_str_radix(&text, 16).map(Self)
+    }
+}
+
+/// Where a shard without a checkpoint is read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Start {
+    /// The oldest record that the service still holds.
+    Horizon,
+    /// The first record that arrived at or after this instant (Unix ms).
+    Time(i64),
+}
+
+/// A record that is claimed and has no recorded outcome, or that is passed over and not claimed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Where.
+    pub at: Place,
+    /// When it arrived (Unix ms), -1 if unknown.
+    pub ms: i64,
+    /// Who claimed it; of a parked one who parked it.
+    pub by: Token,
+}
+
+/// One shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Row {
+    /// [`FORM`].
+    pub form: u32,
+    /// Raised by every accepted write; begins at a random number, so that a row made anew is never taken for the old (P3).
+    pub version: u64,
+    /// Who holds the shard; `None`: nobody.
+    pub owner: Option<Token>,
+    /// Where reading begins as long as there is no checkpoint.
+    pub start: Start,
+    /// All records up to here, inclusive, are claimed, passed or parked.
+    pub checkpoint: Option<Place>,
+    /// Monotone arrival time of the record at the checkpoint (Unix ms), -1 if unknown.
+    pub time_ms: i64,
+    /// What arrived until then (Unix ms) stands at or before the checkpoint; -1 if unknown.
+    pub seen_ms: i64,
+    /// The shard was split or merged, and everything in it has ended.
+    pub ended: bool,
+    /// Claimed, without a recorded outcome.
+    pub open: Vec<Entry>,
+    /// At or before the checkpoint, not claimed (L1).
+    pub parked: Vec<Entry>,
+}
+
+impl Row {
+    /// A row for a shard that has none.
+    pub fn new(version: u64, start: Start) -> Self {
+        Self {
+            form: FORM,
+            version,
+            owner: None,
+            start,
+            checkpoint: None,
+            time_ms: -1,
+            seen_ms: -1,
+            ended: false,
+            open: Vec::new(),
+            parked: Vec::new(),
+        }
+    }
+
+    /// Its text in a store.
+    pub fn encode(&self) -> String {
+        // No map with other keys than texts, nothing that fails by itself.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Reads one.
+    ///
+    /// # Errors
+    /// It is no row of this form.
+    pub fn decode(text: &str) -> Result<Self, String> {
+        let row: Self = serde_json::from_str(text).map_err(|e| e.to_string())?;
+        if row.form == FORM { Ok(row) } else { Err(format!("form {}, this version knows {FORM}", row.form)) }
+    }
+}

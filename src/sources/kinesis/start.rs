@@ -1,0 +1,177 @@
+//! From a trigger and a route to a running thread. Must never share a client or a register between subscriptions: they
+//! would hold each other up.
+
+use super::{
+    client::{Address, Keys},
+    decode::{DecodeConfig, Decoder},
+    engine::{self, Parts},
+    options::Options,
+    register::Token,
+    spec::{KinesisTrigger, StartingPosition},
+    store::{Store, file::Folder},
+};
+use crate::{
+    api::{
+        kind::TriggerObject,
+        trigger::{Ordering, TriggerCore},
+    },
+    dispatch::{Flow, FlowParts, Route, Settings, Subscription, SubscriptionParts, Window, WindowConfig},
+    event::headers::HeaderTemplate,
+    sources::{Environment, Error, Running, Source},
+};
+use std::{
+    rc::Rc,
+    sync::{Arc, Mutex, mpsc},
+};
+use tokio::sync::Notify;
+
+/// Generations of the deduplication window: each expires as a whole.
+const GENERATIONS: usize = 8;
+
+/// The source with its configuration.
+pub struct KinesisSource {
+    options: Arc<Options>,
+}
+
+impl KinesisSource {
+    /// A source that serves triggers by `options`.
+    pub fn new(options: Options) -> Self {
+        Self { options: Arc::new(options) }
+    }
+}
+
+impl Source for KinesisSource {
+    fn restart_key(&self, trigger: &TriggerObject) -> String {
+        let Some(typed) = trigger.downcast::<KinesisTrigger>() else { return String::new() };
+        let spec = &typed.spec;
+        // Everything that is built into a client, a decoder or a window; the rest changes in place.
+        format!(
+            "{:?}",
+            (
+                (&spec.stream, &spec.aws_region, &spec.shard, &spec.endpoint, &spec.secret),
+                (&spec.starting_position, &spec.starting_timestamp),
+                (&trigger.core.dedup, trigger.core.ordering),
+                &trigger.core.uid,
+            )
+        )
+    }
+
+    fn credentials(&self, trigger: &TriggerObject) -> Option<String> {
+        trigger.downcast::<KinesisTrigger>()?.spec.secret.clone()
+    }
+
+    fn start(
+        &self,
+        trigger: &TriggerObject,
+        route: &Route,
+        environment: &Environment,
+    ) -> Result<Running, Error> {
+        let typed = trigger.downcast::<KinesisTrigger>().ok_or("not a KinesisTrigger")?;
+        let spec = &typed.spec;
+        let address = self.address(spec, environment)?;
+        let stream: Arc<str> = spec.stream.as_str().into();
+        let subscription = Arc::new(subscription(trigger, route, environment));
+        // New for every thread, not for the process: an own entry that this memory does not know was never sent (N3).
+        let token = Token(fastrand::u64(1..));
+        let wake = Arc::new(Notify::new());
+        let flow = Flow::new(FlowParts {
+            subscription: Arc::clone(&subscription),
+            owner: token.to_string(),
+            dead_letters: None,
+            memory: Arc::clone(&environment.memory),
+        });
+        let (orders, received) = mpsc::channel();
+        let status = Arc::new(Mutex::new(String::new()));
+        let root = self.options.register_dir.clone();
+        let parts = Parts {
+            flow: flow.waking(Arc::clone(&wake)),
+            subscription: Arc::clone(&subscription),
+            address,
+            only: spec.shard.clone(),
+            start: spec.starting_position,
+            start_ms: start_ms(spec.starting_position, spec.starting_timestamp.as_deref())?,
+            in_order: trigger.core.ordering == Ordering::Partition,
+            store: Box::new(move || Rc::new(Folder::new(root)) as Rc<dyn Store>),
+            group: group(route, &stream),
+            decoder: Decoder::new(decode_config(&trigger.core, &stream, &self.options)),
+            stream,
+            options: Arc::clone(&self.options),
+            token,
+            wake,
+            orders: received,
+            status: Arc::clone(&status),
+        };
+        let name = format!("shards-{}", route.key.trigger.object.name);
+        let thread = std::thread::Builder::new().name(name).spawn(move || engine::run(parts))?;
+        Ok(Running { subscription, orders, thread, status })
+    }
+}
+
+impl KinesisSource {
+    fn address(
+        &self,
+        spec: &super::spec::KinesisTriggerSpec,
+        environment: &Environment,
+    ) -> Result<Address, Error> {
+        let secret = environment.secret.as_deref();
+        let keys = spec.secret.as_ref().map(|name| Keys::read(name, secret, &self.options.credentials_dir));
+        Ok(Address {
+            region: spec.aws_region.clone(),
+            endpoint: Some(spec.endpoint.clone()).filter(|endpoint| !endpoint.is_empty()),
+            keys: keys.transpose()?,
+        })
+    }
+}
+
+/// Name of a subscription's register: what Kubeless called its processor.
+fn group(route: &Route, stream: &str) -> String {
+    let key = &route.key;
+    format!("{}_{}_{}_{stream}", key.trigger.object.namespace, key.trigger.object.name, key.function.name)
+}
+
+fn start_ms(start: StartingPosition, text: Option<&str>) -> Result<Option<i64>, Error> {
+    if start != StartingPosition::AtTimestamp {
+        return Ok(None);
+    }
+    let text = text.unwrap_or_default();
+    let time: jiff::Timestamp =
+        text.parse().map_err(|e| format!("spec.startingTimestamp {text:?}: {e}; use RFC 3339"))?;
+    Ok(Some(time.as_millisecond()))
+}
+
+fn subscription(trigger: &TriggerObject, route: &Route, environment: &Environment) -> Subscription {
+    let core = &trigger.core;
+    let window = WindowConfig {
+        span_ms: i64::try_from(core.dedup.window.as_millis()).unwrap_or(i64::MAX),
+        max_entries: core.dedup.max_entries,
+        generations: GENERATIONS,
+    };
+    let agent = concat!("kubeless-dispatcher/", env!("CARGO_PKG_VERSION"));
+    Subscription::new(SubscriptionParts {
+        trigger: route.key.trigger.object.clone(),
+        uid: Arc::clone(&core.uid),
+        function: route.key.function.clone(),
+        source: "kinesis",
+        settings: Settings::of(core, environment.timeout_margin),
+        target: Arc::clone(&route.target),
+        function_permits: Arc::clone(&environment.permits),
+        template: HeaderTemplate::new("kinesistriggers.kubeless.io", None, agent),
+        window: Window::new(window),
+        journal: Arc::clone(&environment.journal),
+        workers: Arc::clone(&environment.workers),
+    })
+}
+
+fn decode_config(core: &TriggerCore, stream: &Arc<str>, options: &Options) -> DecodeConfig {
+    let reference = &core.reference;
+    let source =
+        format!("/apis/v1/namespaces/{}/kinesistriggers/{}#{stream}", reference.namespace, reference.name);
+    DecodeConfig {
+        stream: Arc::clone(stream),
+        dedup: core.dedup.enabled,
+        dedup_key: core.dedup.key.clone(),
+        ordering: core.ordering,
+        max_body_bytes: usize::try_from(options.max_body_bytes).unwrap_or(usize::MAX),
+        source: source.into(),
+    }
+}
