@@ -38,7 +38,7 @@ pub fn trigger(kind: &str, name: &str, spec: &Value) -> Value {
     json!({"apiVersion": "kubeless.io/v1beta1", "kind": kind, "metadata": {"name": name}, "spec": spec})
 }
 
-fn plural(kind: &str) -> String {
+pub fn plural(kind: &str) -> String {
     format!("{}s.kubeless.io", kind.to_ascii_lowercase())
 }
 

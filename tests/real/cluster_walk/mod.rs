@@ -8,12 +8,15 @@ mod code;
 mod objects;
 mod rights;
 
-use super::support::{
-    cli::Cli,
-    cluster::Cluster,
-    installed::{self, Installation},
-    metrics, wait,
-    web::Web,
+use super::{
+    status,
+    support::{
+        cli::Cli,
+        cluster::Cluster,
+        installed::{self, Installation},
+        metrics, wait,
+        web::Web,
+    },
 };
 use code::{FUNCTIONS, Sources};
 use serde_json::{Value, json};
@@ -47,6 +50,7 @@ fn the_whole_way_of_a_user_on_a_cluster() {
     walk.events_arrive_once();
     walk.the_other_triggers();
     walk.commands();
+    walk.every_kind_is_spoken_of();
     walk.an_edit_and_its_leftovers();
     walk.delete_everything();
     wait::try_until(LIMIT, || (objects::of(cluster, &namespace) == before).then_some(())).unwrap_or_else(
@@ -171,6 +175,23 @@ impl Walk<'_> {
         }
     }
 
+    /// One of each kind that the dispatcher acts on, or would act on, has a status of its own.
+    fn every_kind_is_spoken_of(&self) {
+        let namespace = &self.cli.namespace;
+        for (kind, spec) in status::SPECS {
+            let spec: Value = serde_json::from_str(spec).unwrap();
+            self.cluster.apply(namespace, &status::trigger(kind, "spoken-of", &spec).to_string());
+        }
+        for (kind, _) in status::SPECS {
+            let object = format!("{}/spoken-of", status::plural(kind));
+            wait::until(&object, LIMIT, || {
+                let conditions = self.cluster.get(namespace, &object)["status"]["conditions"].clone();
+                conditions.as_array()?.iter().any(|one| one["type"] == "Ready").then_some(())
+            });
+            self.cluster.kubectl(&["delete", &object, "-n", namespace]);
+        }
+    }
+
     fn commands(&self) {
         let answer = self.cli.ok(&["function", "call", "needy", "--data", r#"{"x": 1}"#]);
         assert_eq!(
@@ -188,6 +209,13 @@ impl Walk<'_> {
         assert!(list.contains("orders") && list.contains("app=walk"), "{list}");
         let rows = self.table("kafkatriggers");
         assert_eq!((rows.len(), rows[0]["TOPIC"].as_str()), (1, TOPIC), "{rows:?}");
+        // Both replicas answer the one that writes: they reach one another by the Service and past the NetworkPolicy.
+        wait::until("a status that both replicas stand for", LIMIT, || {
+            let row = self.table("kafkatriggers").remove(0);
+            let status = &self.cluster.get(&self.cli.namespace, "kafkatriggers.kubeless.io/orders")["status"];
+            let said = (&*row["READY"], &*row["REASON"], status["events"]["replicas"].as_u64());
+            (said == ("True", "AllGood", Some(2))).then_some(())
+        });
     }
 
     /// New code takes the place of the old one, in the Pods and among the ConfigMaps.
