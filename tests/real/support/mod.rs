@@ -15,6 +15,7 @@ pub mod kinesis;
 pub mod kubectl;
 pub mod manifests;
 pub mod metrics;
+pub mod nats;
 pub mod oracle;
 pub mod ports;
 pub mod process;
