@@ -5,6 +5,7 @@ pub mod cloudevents;
 pub mod filter;
 pub mod hasher;
 pub mod headers;
+pub mod message;
 pub mod record;
 
 use bytes::Bytes;

@@ -27,7 +27,7 @@ use std::{
 use tokio::sync::Semaphore;
 
 /// The list: one line per source.
-pub static KINDS: &[&dyn SourceKind] = &[&kafka::Kafka, &kinesis::Kinesis];
+pub static KINDS: &[&dyn SourceKind] = &[&kafka::Kafka, &nats::Nats, &kinesis::Kinesis];
 /// Every trigger kind that is read and checked. One without a source in [`KINDS`] is accepted and not served: its status
 /// says so.
 pub static TRIGGERS: &[TriggerKind] =

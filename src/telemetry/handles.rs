@@ -100,6 +100,11 @@ impl SubscriptionMetrics {
         gauge(&table::SOURCE_LAG, &[self.own().as_slice(), &[stream, &shard.to_string()]].concat())
     }
 
+    /// `kubeless_source_gap_seconds`, for a source that can have such gaps.
+    pub fn gaps(&self) -> Histogram {
+        histogram(&table::SOURCE_GAPS, &self.own())
+    }
+
     /// `kubeless_register_problems_total` of one kind. `kind` comes from a closed list, never from data.
     pub fn register_problem(&self, kind: &'static str) -> Counter {
         counter(&table::REGISTER_PROBLEMS, &[self.own().as_slice(), &[kind]].concat())

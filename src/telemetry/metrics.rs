@@ -48,6 +48,9 @@ const CALL_BUCKETS: &[f64] =
 const COMMIT_BUCKETS: &[f64] =
     &[0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];
 
+/// A source without a connection: 100 ms to half an hour.
+const GAP_BUCKETS: &[f64] = &[0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0];
+
 /// What every series of a subscription carries.
 pub const SUBSCRIPTION: &[&str] = &["namespace", "trigger", "function", "source"];
 
@@ -116,6 +119,8 @@ metrics_table! {
         "1 while shards of the source are assigned to this subscription here.";
     SOURCE_RESTARTS = Counter "kubeless_source_restarts_total" ["restarts"] SUBSCRIPTION, &[],
         "How often the source was started anew after a failure.";
+    SOURCE_GAPS = Histogram "kubeless_source_gap_seconds" ["seconds"] SUBSCRIPTION, GAP_BUCKETS,
+        "Intervals without a connection to a source that keeps nothing: what was published meanwhile is lost and cannot be counted.";
     REGISTER_PROBLEMS = Counter "kubeless_register_problems_total" ["problems"] KIND, &[],
         "Unreadable or contradictory entries found in the source's claim register, by kind.";
     DEAD_LETTERS = Counter "kubeless_dead_letters_total" ["records"] RESULT, &[],

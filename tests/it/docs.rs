@@ -13,6 +13,7 @@ use kubeless::{
     sources::{
         KINDS, TRIGGERS,
         kafka::{decode::Rejection, options::Options},
+        nats,
     },
     telemetry::metrics,
 };
@@ -89,6 +90,18 @@ fn the_page_of_a_trigger_leaves_nothing_out() {
     wanted.extend(toml::Table::try_from(Options::default()).unwrap().keys().cloned());
     let missing: Vec<_> = wanted.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
     assert!(missing.is_empty(), "docs/triggers/kafka.md does not name {missing:?}");
+}
+
+#[test]
+fn the_page_of_the_nats_trigger_leaves_nothing_out() {
+    let page = read("docs/triggers/nats.md");
+    let crd = serde_json::to_value((nats::spec::KIND.crd)()).unwrap();
+    let spec = crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec").unwrap();
+    let mut wanted = BTreeSet::new();
+    leaves(spec, "", &mut wanted);
+    wanted.extend(toml::Table::try_from(nats::options::Options::default()).unwrap().keys().cloned());
+    let missing: Vec<_> = wanted.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "docs/triggers/nats.md does not name {missing:?}");
 }
 
 #[test]

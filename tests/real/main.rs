@@ -5,6 +5,7 @@ mod cli_cluster;
 mod cli_pods;
 mod cluster_smoke;
 mod cluster_walk;
+mod conformance;
 mod controller;
 mod crds;
 mod demo;

@@ -1,5 +1,66 @@
-//! NATS: so far the resource alone. A NATSTrigger is read and checked, and its status says that nothing serves it.
-//! Must never open a connection.
+//! NATS: a message goes to one member of a queue group, once; there is no register, so what is lost is counted instead.
+//! Each subscription is a queue group of its own, named as Kubeless named it. Must never share a connection between
+//! subscriptions: what one of them loses could not be told from what another one does.
 
+pub mod client;
 pub mod command;
+mod core;
+mod dead_letter;
+pub mod decode;
+mod intake;
+mod link;
+pub mod options;
+pub mod publisher;
 pub mod spec;
+mod start;
+
+use super::{Embedded, Error, Publisher, Source, SourceKind};
+use crate::{
+    api::kind::{TriggerKind, TriggerObject},
+    config::DispatcherConfig,
+};
+use options::Options;
+use spec::NATSTrigger;
+
+/// The descriptor.
+pub struct Nats;
+
+impl SourceKind for Nats {
+    fn name(&self) -> &'static str {
+        "nats"
+    }
+
+    fn trigger(&self) -> TriggerKind {
+        spec::KIND
+    }
+
+    fn open(&self, config: &DispatcherConfig) -> Result<Box<dyn Source>, Error> {
+        let env = |name: &str| std::env::var(name).ok();
+        let mut options = Options::read(config.sources.get(self.name()), env)?;
+        options.memory_bytes = usize::try_from(config.memory.max_event_bytes).unwrap_or(usize::MAX);
+        Ok(Box::new(start::NatsSource::new(options)))
+    }
+
+    fn publisher(&self, address: &str) -> Result<Box<dyn Publisher>, Error> {
+        Ok(Box::new(publisher::NatsPublisher::new(address)?))
+    }
+
+    /// There is none: a subject bus of our own would prove nothing about a server, and `nats-server` is one small file.
+    fn embed(&self) -> Result<Option<Box<dyn Embedded>>, Error> {
+        Ok(None)
+    }
+
+    /// Always: without `spec.url` it is the one of the configuration, and there is none inside this program.
+    fn names_server(&self, _trigger: &TriggerObject) -> bool {
+        true
+    }
+
+    fn address_of(&self, trigger: &TriggerObject) -> String {
+        trigger.downcast::<NATSTrigger>().map(|t| t.spec.topic.clone()).unwrap_or_default()
+    }
+
+    fn point_at(&self, config: &mut DispatcherConfig, address: &str) {
+        let table = config.sources.entry(self.name().to_owned()).or_default();
+        table.insert("url".to_owned(), address.into());
+    }
+}

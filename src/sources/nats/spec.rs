@@ -2,12 +2,15 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::{CustomResource, CustomResourceExt, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::client;
 use crate::api::{
     Violation,
     checker::Checker,
     kind::{Trigger, TriggerKind, TriggerObject, always_dispatcher},
+    selector,
     trigger::{Functions, SharedGroups, TriggerGroups, TriggerStatus},
 };
 
@@ -56,9 +59,28 @@ pub struct NATSTriggerSpec {
     /// Functions of the same namespace that receive each message. Empty: every function of the namespace.
     #[serde(default)]
     pub function_selector: LabelSelector,
+    /// Servers as nats://host:port, separated by commas. Default: the dispatcher's own (`NATS_URL`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
+    pub url: Option<String>,
+    /// Name of the Secret (or credentials folder) with user, token, key or certificates. Never a path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub credentials: Option<String>,
+    /// Encryption of the connection.
+    #[serde(default)]
+    pub tls: TlsSpec,
     /// What all triggers share.
     #[serde(flatten)]
     pub groups: TriggerGroups,
+}
+
+/// Encryption of the connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TlsSpec {
+    /// Whether an unencrypted connection is refused. Default false: the server decides.
+    pub enabled: bool,
 }
 
 impl Trigger for NATSTrigger {
@@ -82,11 +104,30 @@ impl Trigger for NATSTrigger {
             // Nothing can be published to a wildcard.
             check(if subject.contains(['*', '>']) { "" } else { subject }, "/spec/delivery/deadLetter/topic");
         }
+        self.check_access(&mut violations);
         if self.spec.groups.dedup.key.as_ref().is_some_and(|key| key.record_key.is_some()) {
             let what = "a message has no key";
             violations.push(Violation::new("/spec/dedup/key/recordKey", what, "use header or jsonPointer"));
         }
         violations
+    }
+}
+
+impl NATSTrigger {
+    fn check_access(&self, violations: &mut Vec<Violation>) {
+        if let Some(name) = self.spec.credentials.as_ref().filter(|name| !selector::is_dns_label(name)) {
+            let what = format!("{name:?} is not the name of a Secret or credentials folder");
+            let fix = "write its name (a-z, 0-9, '-'), not a path";
+            violations.push(Violation::new("/spec/credentials", what, fix));
+        }
+        let Some(url) = &self.spec.url else { return };
+        if url.contains('@') {
+            let fix = "put user and password into a Secret and name it in spec.credentials";
+            violations.push(Violation::new("/spec/url", "an address with a user or token inside", fix));
+        } else if client::servers(url, "spec.url").is_err() {
+            let fix = "write nats://host:port, several with commas";
+            violations.push(Violation::new("/spec/url", format!("{url:?} is not a list of servers"), fix));
+        }
     }
 }
 

@@ -73,6 +73,13 @@ impl Manifests {
         self.write(&format!("endpoints-{function}"), &text)
     }
 
+    /// A trigger of any kind for the functions with `label`; `spec` holds its further lines (indented by two spaces).
+    pub fn trigger(&self, kind: &str, name: &str, label: (&str, &str), spec: &str) -> &Self {
+        let head = self.head("kubeless.io/v1beta1", kind, name);
+        let selector = format!("  functionSelector:\n    matchLabels:\n      {}: \"{}\"\n", label.0, label.1);
+        self.write(&format!("trigger-{name}"), &format!("{head}spec:\n{selector}{spec}"))
+    }
+
     /// A KafkaTrigger for the functions with `label`; `spec` holds further lines (indented by two spaces).
     pub fn kafka_trigger(&self, name: &str, topic: &str, label: (&str, &str), spec: &str) -> &Self {
         let head = self.head("kubeless.io/v1beta1", "KafkaTrigger", name);

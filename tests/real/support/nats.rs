@@ -77,6 +77,12 @@ impl NatsCluster {
         cluster
     }
 
+    /// For a cluster that is never dropped: the kernel ends the servers with this process, a janitor removes the folder.
+    pub fn for_a_static(self) -> Self {
+        spawn::remove_after_exit(self.dir.path());
+        self
+    }
+
     fn prepare(n: usize, extra: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("kubeless-nats-").tempdir().expect("a temporary folder");
         let ports: Vec<(u16, u16)> = (0..n).map(|_| (free_port(), free_port())).collect();
@@ -130,11 +136,11 @@ impl NatsCluster {
 
     /// A client without credentials.
     pub fn client(&self) -> Client {
-        self.client_with(ConnectOptions::new())
+        self.client_with(&ConnectOptions::new())
     }
 
     /// A client with `options`.
-    pub fn client_with(&self, options: ConnectOptions) -> Client {
+    pub fn client_with(&self, options: &ConnectOptions) -> Client {
         Client::connect(&self.url(), options)
     }
 
@@ -180,7 +186,7 @@ pub struct Client {
 
 impl Client {
     /// Connects, and goes on trying for a while.
-    pub fn connect(url: &str, options: ConnectOptions) -> Self {
+    pub fn connect(url: &str, options: &ConnectOptions) -> Self {
         let servers: Vec<&str> = url.split(',').collect();
         let client = wait::until("a NATS connection", PATIENCE, || {
             let options = options.clone().retry_on_initial_connect();
@@ -228,8 +234,7 @@ impl Client {
             let mut sequences = Vec::new();
             for message in messages {
                 let headers = headers(&message);
-                let sent =
-                    context.publish_with_headers(message.subject, headers, message.body.into()).await;
+                let sent = context.publish_with_headers(message.subject, headers, message.body.into()).await;
                 waiting.push(sent.expect("it is sent"));
                 // The client takes a bounded number of unacknowledged messages.
                 if waiting.len() >= 100 {

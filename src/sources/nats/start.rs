@@ -1,0 +1,166 @@
+//! From a trigger and a route to a running subscription. Must never share a connection between subscriptions.
+
+use super::{
+    client::Access,
+    core::CoreThread,
+    dead_letter::{Counts, DeadLetterSubject},
+    decode::{DecodeConfig, Decoder},
+    intake::Intake,
+    link::{Link, Voice},
+    options::Options,
+    spec::NATSTrigger,
+};
+use crate::{
+    api::{conditions::reasons, kind::TriggerObject, trigger::Ordering},
+    dispatch::{
+        Flow, FlowParts, Route, Settings, Subscription, SubscriptionParts, Window, WindowConfig,
+        dead_letter::DeadLetterSink,
+    },
+    event::{headers::HeaderTemplate, message::Limits},
+    sources::{Environment, Error, Running, Source},
+};
+use std::sync::{Arc, Mutex, mpsc};
+use tokio::sync::Notify;
+
+/// Generations of the deduplication window: each expires as a whole.
+const GENERATIONS: usize = 8;
+
+/// The source with its configuration.
+pub struct NatsSource {
+    options: Arc<Options>,
+}
+
+impl NatsSource {
+    /// A source that serves triggers by `options`.
+    pub fn new(options: Options) -> Self {
+        Self { options: Arc::new(options) }
+    }
+}
+
+impl Source for NatsSource {
+    fn restart_key(&self, trigger: &TriggerObject) -> String {
+        let Some(typed) = trigger.downcast::<NATSTrigger>() else { return String::new() };
+        let spec = &typed.spec;
+        // Everything that is built into a client, a decoder or a window; the rest changes in place.
+        format!(
+            "{:?}",
+            (
+                (&spec.topic, &spec.url, &spec.credentials, &spec.tls),
+                (&trigger.core.dedup, trigger.core.ordering),
+                trigger.core.delivery.dead_letter.as_ref().map(|d| &d.topic),
+                &trigger.core.uid,
+            )
+        )
+    }
+
+    fn credentials(&self, trigger: &TriggerObject) -> Option<String> {
+        trigger.downcast::<NATSTrigger>()?.spec.credentials.clone()
+    }
+
+    fn reason_of(&self, status: &str) -> &'static str {
+        let says = |word: &str| status.to_ascii_lowercase().contains(word);
+        if says("authoriz") || says("authentic") || says("permission") {
+            reasons::NOT_AUTHORIZED
+        } else if says("no connection") || says("disconnected") {
+            reasons::UNREACHABLE
+        } else {
+            reasons::SOURCE_ERROR
+        }
+    }
+
+    fn start(
+        &self,
+        trigger: &TriggerObject,
+        route: &Route,
+        environment: &Environment,
+    ) -> Result<Running, Error> {
+        let typed = trigger.downcast::<NATSTrigger>().ok_or("not a NATSTrigger")?;
+        let access = Access::of(&typed, &self.options, environment.secret.as_deref())?;
+        let subscription = Arc::new(subscription(trigger, route, environment));
+        let dead_letters = dead_letters(trigger, &subscription);
+        let wake = Arc::new(Notify::new());
+        let flow = Flow::new(FlowParts {
+            subscription: Arc::clone(&subscription),
+            // New for every thread: only its memory knows which calls it made.
+            owner: format!("{:016x}", fastrand::u64(1..)),
+            dead_letters: dead_letters.clone().map(|sink| sink as Arc<dyn DeadLetterSink>),
+            memory: Arc::clone(&environment.memory),
+        });
+        let (orders, received) = mpsc::channel();
+        let status = Arc::new(Mutex::new(String::new()));
+        let voice = Voice { status: Arc::clone(&status), trigger: trigger.core.reference.to_string() };
+        let group = group(route, &typed.spec.topic);
+        let gaps = subscription.metrics().gaps();
+        let serial = trigger.core.ordering == Ordering::Partition;
+        let thread = CoreThread {
+            link: Link::new(access, format!("kubeless {group}"), voice.clone(), gaps),
+            voice,
+            subject: typed.spec.topic.as_str().into(),
+            group,
+            decoder: Decoder::new(decode_config(trigger, &self.options)),
+            intake: Intake::new(flow.waking(Arc::clone(&wake)), serial),
+            dead_letters,
+            options: Arc::clone(&self.options),
+            wake,
+            orders: received,
+        };
+        let name = format!("nats-{}", route.key.trigger.object.name);
+        let thread = std::thread::Builder::new().name(name).spawn(move || thread.run())?;
+        Ok(Running { subscription, orders, thread, status })
+    }
+}
+
+/// Queue group of a subscription, the one Kubeless used.
+fn group(route: &Route, subject: &str) -> String {
+    let key = &route.key;
+    format!("{}_{}_{}_{subject}", key.trigger.object.namespace, key.trigger.object.name, key.function.name)
+}
+
+fn dead_letters(trigger: &TriggerObject, subscription: &Subscription) -> Option<Arc<DeadLetterSubject>> {
+    let sink = trigger.core.delivery.dead_letter.as_ref()?;
+    let metrics = subscription.metrics();
+    let counts = Counts {
+        written: metrics.dead_letters_written.clone(),
+        failed: metrics.dead_letters_failed.clone(),
+        dropped: metrics.dead_letters_dropped.clone(),
+    };
+    Some(DeadLetterSubject::new(&sink.topic, counts))
+}
+
+fn subscription(trigger: &TriggerObject, route: &Route, environment: &Environment) -> Subscription {
+    let core = &trigger.core;
+    let window = WindowConfig {
+        span_ms: i64::try_from(core.dedup.window.as_millis()).unwrap_or(i64::MAX),
+        max_entries: core.dedup.max_entries,
+        generations: GENERATIONS,
+    };
+    let agent = concat!("kubeless-dispatcher/", env!("CARGO_PKG_VERSION"));
+    Subscription::new(SubscriptionParts {
+        trigger: route.key.trigger.object.clone(),
+        uid: Arc::clone(&core.uid),
+        function: route.key.function.clone(),
+        source: "nats",
+        settings: Settings::of(core, environment.timeout_margin),
+        target: Arc::clone(&route.target),
+        function_permits: Arc::clone(&environment.permits),
+        template: HeaderTemplate::new("natstriggers.kubeless.io", None, agent),
+        window: Window::new(window),
+        journal: Arc::clone(&environment.journal),
+        workers: Arc::clone(&environment.workers),
+    })
+}
+
+fn decode_config(trigger: &TriggerObject, options: &Options) -> DecodeConfig {
+    let core = &trigger.core;
+    let (namespace, name) = (&core.reference.namespace, &core.reference.name);
+    DecodeConfig {
+        dedup: core.dedup.enabled,
+        dedup_key: core.dedup.key.clone(),
+        serial: core.ordering == Ordering::Partition,
+        limits: Limits {
+            max_body_bytes: usize::try_from(options.max_body_bytes).unwrap_or(usize::MAX),
+            ..Limits::default()
+        },
+        source: format!("/apis/v1/namespaces/{namespace}/natstriggers/{name}").into(),
+    }
+}
