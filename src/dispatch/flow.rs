@@ -138,6 +138,11 @@ impl<N> Flow<N> {
         self.running.keys().copied()
     }
 
+    /// Notes of the calls that run, in no order.
+    pub fn notes(&self) -> impl Iterator<Item = &N> {
+        self.running.values().map(|call| &call.note)
+    }
+
     /// How many calls run.
     pub fn calls(&self) -> usize {
         self.running.len()

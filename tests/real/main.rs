@@ -19,6 +19,8 @@ mod kinesis_delivery;
 mod kubernetes_dispatcher;
 mod kubernetes_secrets;
 mod kubernetes_watch;
+mod nats_faults;
+mod nats_security;
 mod nats_support;
 mod oracle_sees;
 mod status;

@@ -74,6 +74,11 @@ impl<N> Intake<N> {
         self.waiting.len()
     }
 
+    /// Notes of what waits and of what runs.
+    pub fn notes(&self) -> impl Iterator<Item = &N> {
+        self.waiting.iter().map(|item| &item.note).chain(self.flow.notes())
+    }
+
     /// Whether nothing waits and nothing runs.
     pub fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.flow.calls() == 0

@@ -64,13 +64,14 @@ pub struct Link {
     connected_ms: Option<i64>,
     /// Since when it is not, while it is not and was before.
     gap_from: Option<i64>,
-    gaps: Histogram,
+    /// Takes the intervals, where what is published meanwhile is lost.
+    gaps: Option<Histogram>,
     last_error: Arc<Mutex<String>>,
 }
 
 impl Link {
-    /// A link that will be opened by the first look. `gaps` takes the intervals without a connection.
-    pub fn new(access: Access, name: String, voice: Voice, gaps: Histogram) -> Self {
+    /// A link that will be opened by the first look. `gaps` takes the intervals without a connection, where they cost messages.
+    pub fn new(access: Access, name: String, voice: Voice, gaps: Option<Histogram>) -> Self {
         Self {
             access,
             name,
@@ -173,8 +174,10 @@ impl Link {
             return;
         }
         let since = self.gap_from.take().or(self.connected_ms.filter(|_| blinked));
-        if let Some(from) = since {
-            self.gaps.record(Duration::from_millis(u64::try_from(now - from).unwrap_or(0)));
+        if let Some(from) = since
+            && let Some(gaps) = &self.gaps
+        {
+            gaps.record(Duration::from_millis(u64::try_from(now - from).unwrap_or(0)));
             tracing::warn!(
                 trigger = self.voice.trigger,
                 from = time(from),

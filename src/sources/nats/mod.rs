@@ -1,4 +1,5 @@
-//! NATS: a message goes to one member of a queue group, once; there is no register, so what is lost is counted instead.
+//! NATS: a message goes to one member of a queue group, once; there is no register, so what is lost is counted instead. With
+//! `spec.stream` it is JetStream, whose consumer on three servers is the register.
 //! Each subscription is a queue group of its own, named as Kubeless named it. Must never share a connection between
 //! subscriptions: what one of them loses could not be told from what another one does.
 
@@ -13,6 +14,7 @@ pub mod options;
 pub mod publisher;
 pub mod spec;
 mod start;
+mod stream;
 
 use super::{Embedded, Error, Publisher, Source, SourceKind};
 use crate::{

@@ -21,6 +21,12 @@ pub struct Options {
     pub ping_interval: Duration,
     /// Messages of a subscription that wait for the function; what comes on top ends as `missed`.
     pub max_waiting: usize,
+    /// How long the server keeps a request for messages of a stream.
+    #[serde(with = "duration")]
+    pub pull_expires: Duration,
+    /// Beyond the longest call: how long a stream waits for an acknowledgement before it names the event.
+    #[serde(with = "duration")]
+    pub ack_margin: Duration,
     /// Largest message body.
     #[serde(with = "bytes")]
     pub max_body_bytes: u64,
@@ -37,6 +43,8 @@ impl Default for Options {
             connect_timeout: Duration::from_secs(5),
             ping_interval: Duration::from_secs(10),
             max_waiting: 65_536,
+            pull_expires: Duration::from_secs(2),
+            ack_margin: Duration::from_secs(30),
             max_body_bytes: 1 << 20,
             memory_bytes: 256 << 20,
         }
@@ -88,6 +96,8 @@ impl Options {
         };
         between("connect_timeout", self.connect_timeout, 100, 300, "100ms to 5m")?;
         between("ping_interval", self.ping_interval, 100, 3600, "100ms to 1h")?;
+        between("pull_expires", self.pull_expires, 1000, 60, "1s to 1m")?;
+        between("ack_margin", self.ack_margin, 1000, 3600, "1s to 1h")?;
         let waiting = self.max_waiting;
         range((64..=1 << 24).contains(&waiting), "max_waiting", waiting.to_string(), "64 to 16777216")
     }

@@ -47,10 +47,16 @@ const SUBJECT_FIX: &str =
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
     printcolumn = r#"{"name": "Paused", "type": "boolean", "jsonPath": ".spec.paused", "priority": 1}"#
 )]
-#[x_kube(validation = (
-    "!has(self.dedup.key) || !has(self.dedup.key.recordKey)",
-    "a message has no key: use dedup.key.header or jsonPointer"
-))]
+#[x_kube(
+    validation = (
+        "!has(self.dedup.key) || !has(self.dedup.key.recordKey)",
+        "a message has no key: use dedup.key.header or jsonPointer"
+    ),
+    validation = (
+        "has(self.stream) || (!has(self.durable) && !has(self.startingPosition))",
+        "durable and startingPosition only go with stream"
+    )
+)]
 #[serde(rename_all = "camelCase")]
 pub struct NATSTriggerSpec {
     /// Subject to listen to; `*` and `>` are wildcards.
@@ -59,6 +65,17 @@ pub struct NATSTriggerSpec {
     /// Functions of the same namespace that receive each message. Empty: every function of the namespace.
     #[serde(default)]
     pub function_selector: LabelSelector,
+    /// JetStream stream to read `topic` from, with three copies. Default: none, messages as they pass by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255), regex(pattern = "^[^ .*>/\\\\\\t\\r\\n]+$"))]
+    pub stream: Option<String>,
+    /// Durable consumer of the stream; each function's own is `<durable>_<function>`. Default `<namespace>_<trigger>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128), regex(pattern = "^[^ .*>/\\\\\\t\\r\\n]+$"))]
+    pub durable: Option<String>,
+    /// Where a consumer that is new begins in the stream. Default latest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starting_position: Option<StartingPosition>,
     /// Servers as nats://host:port, separated by commas. Default: the dispatcher's own (`NATS_URL`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
@@ -73,6 +90,16 @@ pub struct NATSTriggerSpec {
     /// What all triggers share.
     #[serde(flatten)]
     pub groups: TriggerGroups,
+}
+
+/// Where a consumer that is new begins in the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum StartingPosition {
+    /// Messages that arrive from now on.
+    Latest,
+    /// The oldest message that the stream still holds.
+    Earliest,
 }
 
 /// Encryption of the connection.
@@ -105,6 +132,7 @@ impl Trigger for NATSTrigger {
             check(if subject.contains(['*', '>']) { "" } else { subject }, "/spec/delivery/deadLetter/topic");
         }
         self.check_access(&mut violations);
+        self.check_stream(&mut violations);
         if self.spec.groups.dedup.key.as_ref().is_some_and(|key| key.record_key.is_some()) {
             let what = "a message has no key";
             violations.push(Violation::new("/spec/dedup/key/recordKey", what, "use header or jsonPointer"));
@@ -114,6 +142,17 @@ impl Trigger for NATSTrigger {
 }
 
 impl NATSTrigger {
+    fn check_stream(&self, violations: &mut Vec<Violation>) {
+        let spec = &self.spec;
+        let orphans =
+            [("durable", spec.durable.is_some()), ("startingPosition", spec.starting_position.is_some())];
+        for (field, _) in orphans.into_iter().filter(|(_, there)| *there && spec.stream.is_none()) {
+            let what = format!("{field} only goes with stream");
+            let fix = "name the stream in spec.stream, or remove it";
+            violations.push(Violation::new(format!("/spec/{field}"), what, fix));
+        }
+    }
+
     fn check_access(&self, violations: &mut Vec<Violation>) {
         if let Some(name) = self.spec.credentials.as_ref().filter(|name| !selector::is_dns_label(name)) {
             let what = format!("{name:?} is not the name of a Secret or credentials folder");

@@ -8,7 +8,8 @@ use super::{
     intake::Intake,
     link::{Link, Voice},
     options::Options,
-    spec::NATSTrigger,
+    spec::{NATSTrigger, StartingPosition},
+    stream::{Plan, StreamThread},
 };
 use crate::{
     api::{conditions::reasons, kind::TriggerObject, trigger::Ordering},
@@ -17,9 +18,12 @@ use crate::{
         dead_letter::DeadLetterSink,
     },
     event::{headers::HeaderTemplate, message::Limits},
-    sources::{Environment, Error, Running, Source},
+    sources::{Environment, Error, Exit, Running, Source},
 };
-use std::sync::{Arc, Mutex, mpsc};
+use std::{
+    sync::{Arc, Mutex, mpsc},
+    time::Duration,
+};
 use tokio::sync::Notify;
 
 /// Generations of the deduplication window: each expires as a whole.
@@ -46,6 +50,7 @@ impl Source for NatsSource {
             "{:?}",
             (
                 (&spec.topic, &spec.url, &spec.credentials, &spec.tls),
+                (&spec.stream, &spec.durable, &spec.starting_position),
                 (&trigger.core.dedup, trigger.core.ordering),
                 trigger.core.delivery.dead_letter.as_ref().map(|d| &d.topic),
                 &trigger.core.uid,
@@ -79,33 +84,51 @@ impl Source for NatsSource {
         let subscription = Arc::new(subscription(trigger, route, environment));
         let dead_letters = dead_letters(trigger, &subscription);
         let wake = Arc::new(Notify::new());
-        let flow = Flow::new(FlowParts {
+        let parts = FlowParts {
             subscription: Arc::clone(&subscription),
             // New for every thread: only its memory knows which calls it made.
             owner: format!("{:016x}", fastrand::u64(1..)),
             dead_letters: dead_letters.clone().map(|sink| sink as Arc<dyn DeadLetterSink>),
             memory: Arc::clone(&environment.memory),
-        });
+        };
         let (orders, received) = mpsc::channel();
         let status = Arc::new(Mutex::new(String::new()));
         let voice = Voice { status: Arc::clone(&status), trigger: trigger.core.reference.to_string() };
-        let group = group(route, &typed.spec.topic);
-        let gaps = subscription.metrics().gaps();
         let serial = trigger.core.ordering == Ordering::Partition;
-        let thread = CoreThread {
-            link: Link::new(access, format!("kubeless {group}"), voice.clone(), gaps),
-            voice,
-            subject: typed.spec.topic.as_str().into(),
-            group,
-            decoder: Decoder::new(decode_config(trigger, &self.options)),
-            intake: Intake::new(flow.waking(Arc::clone(&wake)), serial),
-            dead_letters,
-            options: Arc::clone(&self.options),
-            wake,
-            orders: received,
+        let decoder = Decoder::new(decode_config(trigger, &self.options));
+        let group = group(route, &typed.spec.topic);
+        let name = format!("kubeless {group}");
+        let options = Arc::clone(&self.options);
+        let thread: Box<dyn FnOnce() -> Exit + Send> = if typed.spec.stream.is_some() {
+            let thread = StreamThread {
+                link: Link::new(access, name, voice.clone(), None),
+                voice,
+                plan: plan(&typed, route, &subscription.settings(), options.ack_margin),
+                decoder: Arc::new(decoder),
+                intake: Intake::new(Flow::new(parts).waking(Arc::clone(&wake)), serial),
+                dead_letters,
+                options,
+                wake,
+                orders: received,
+            };
+            Box::new(move || thread.run())
+        } else {
+            let thread = CoreThread {
+                link: Link::new(access, name, voice.clone(), Some(subscription.metrics().gaps())),
+                voice,
+                subject: typed.spec.topic.as_str().into(),
+                group,
+                decoder,
+                intake: Intake::new(Flow::new(parts).waking(Arc::clone(&wake)), serial),
+                dead_letters,
+                options,
+                wake,
+                orders: received,
+            };
+            Box::new(move || thread.run())
         };
         let name = format!("nats-{}", route.key.trigger.object.name);
-        let thread = std::thread::Builder::new().name(name).spawn(move || thread.run())?;
+        let thread = std::thread::Builder::new().name(name).spawn(thread)?;
         Ok(Running { subscription, orders, thread, status })
     }
 }
@@ -114,6 +137,25 @@ impl Source for NatsSource {
 fn group(route: &Route, subject: &str) -> String {
     let key = &route.key;
     format!("{}_{}_{}_{subject}", key.trigger.object.namespace, key.trigger.object.name, key.function.name)
+}
+
+/// The consumer of a subscription: one for each function, because each gets every message.
+fn plan(trigger: &NATSTrigger, route: &Route, settings: &Settings, ack_margin: Duration) -> Plan {
+    let (trigger_name, function) = (&route.key.trigger.object, &route.key.function.name);
+    let durable = trigger
+        .spec
+        .durable
+        .clone()
+        .unwrap_or_else(|| format!("{}_{}", trigger_name.namespace, trigger_name.name));
+    let target = route.target.load();
+    Plan {
+        stream: trigger.spec.stream.clone().unwrap_or_default(),
+        // A consumer's name has no dots; no other name here has an equals sign.
+        consumer: format!("{durable}_{function}").replace('.', "="),
+        filter: trigger.spec.topic.clone(),
+        ack_wait: settings.call_timeout.unwrap_or(target.call_timeout) + ack_margin,
+        earliest: trigger.spec.starting_position == Some(StartingPosition::Earliest),
+    }
 }
 
 fn dead_letters(trigger: &TriggerObject, subscription: &Subscription) -> Option<Arc<DeadLetterSubject>> {

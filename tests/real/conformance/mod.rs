@@ -1,12 +1,16 @@
 //! What every source must do, whatever its protocol: one suite, run against a real server of each. A new source implements
 //! [`Source`] and adds a line to `sources.rs`. Must never know a protocol: what one of them cannot promise it declares.
 
+mod jetstream;
 mod kafka;
-mod nats;
+pub mod nats;
 mod properties;
-mod run;
+pub mod run;
 mod sources;
 
+pub use jetstream::JetStream;
+pub use nats::Nats;
+pub use run::Run;
 use std::ops::Range;
 
 /// One source with a server and a fresh topic (subject, stream) of its own.

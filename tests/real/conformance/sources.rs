@@ -1,6 +1,6 @@
 //! The list: one line for each source.
 
-use super::{kafka::Kafka, nats::Nats, properties};
+use super::{JetStream, Nats, kafka::Kafka, properties};
 
 /// One test a property.
 macro_rules! conformance {
@@ -42,3 +42,4 @@ macro_rules! conformance {
 
 conformance!(kafka_keeps_the_rules, Kafka);
 conformance!(nats_keeps_the_rules, Nats);
+conformance!(jetstream_keeps_the_rules, JetStream);

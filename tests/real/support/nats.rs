@@ -124,6 +124,16 @@ impl NatsCluster {
         self.wait_answers();
     }
 
+    /// Starts all servers again that do not run; returns when all answer.
+    pub fn restart_all(&mut self) {
+        for at in 0..self.servers.len() {
+            if self.process(at).exited().is_some() {
+                self.launch(at);
+            }
+        }
+        self.wait_answers();
+    }
+
     /// SIGSTOP: the server keeps its connections and answers nothing.
     pub fn suspend(&mut self, at: usize) {
         self.process(at).signal(Signal::STOP);

@@ -1,0 +1,107 @@
+//! JetStream for the suite: a stream on three servers keeps everything, and so does its consumer.
+
+use super::{Source, nats::message};
+use crate::support::nats::{Client, Message, NatsCluster};
+use std::{
+    ops::Range,
+    sync::{
+        LazyLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+const SERVERS: usize = 3;
+
+static NUMBER: AtomicUsize = AtomicUsize::new(0);
+
+/// Servers that no test harms; never dropped, their folder is removed after this process.
+static SHARED: LazyLock<NatsCluster> = LazyLock::new(|| NatsCluster::start(SERVERS).for_a_static());
+
+pub struct JetStream {
+    pub own: Option<NatsCluster>,
+    client: Option<Client>,
+    pub name: String,
+}
+
+impl JetStream {
+    fn on(own: Option<NatsCluster>) -> Self {
+        let name = format!("suite-js-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let source = Self { own, client: None, name };
+        let subjects = format!("{}.*", source.name);
+        source.servers().client().create_stream(&source.name, &[&subjects], SERVERS);
+        source
+    }
+
+    pub fn servers(&self) -> &NatsCluster {
+        self.own.as_ref().unwrap_or(&SHARED)
+    }
+
+    /// The server that leads the subscription's consumer.
+    pub fn consumer_leader(&self) -> usize {
+        let client = self.servers().client();
+        let leader = client.block_on(async {
+            let stream = client.jetstream().get_stream(&self.name).await.expect("the stream");
+            let info = stream.consumer_info("default_trigger_witness").await.expect("the consumer");
+            info.cluster.and_then(|cluster| cluster.leader).expect("it has a leader")
+        });
+        leader.rsplit('-').next().and_then(|number| number.parse().ok()).expect("server-<number>")
+    }
+
+    pub fn delete_consumer(&self, name: &str) {
+        let client = self.servers().client();
+        client.block_on(async {
+            let stream = client.jetstream().get_stream(&self.name).await.expect("the stream");
+            stream.delete_consumer(name).await.expect("it was there");
+        });
+    }
+
+    fn send(&mut self, messages: impl IntoIterator<Item = Message>) {
+        let client = self.client.take().unwrap_or_else(|| self.servers().client());
+        client.publish_stream(messages);
+        self.client = Some(client);
+    }
+}
+
+impl Source for JetStream {
+    const KEEPS: bool = true;
+    const KIND: &'static str = "NATSTrigger";
+
+    fn shared() -> Self {
+        Self::on(None)
+    }
+
+    fn alone() -> Self {
+        Self::on(Some(NatsCluster::start(SERVERS)))
+    }
+
+    fn spec(&self) -> String {
+        let (name, url) = (&self.name, self.servers().url());
+        format!("  topic: \"{name}.*\"\n  url: \"{url}\"\n  stream: {name}\n  startingPosition: earliest\n")
+    }
+
+    fn arguments(&self) -> Vec<String> {
+        // An event of a killed process is named this long after its function's timeout.
+        let options = ["sources.nats.ack_margin=1s", "invoker.timeout_margin=500ms"];
+        options.into_iter().flat_map(|option| ["--set".to_owned(), option.to_owned()]).collect()
+    }
+
+    fn publish(&mut self, numbers: Range<usize>, padding: usize) {
+        let name = self.name.clone();
+        self.send(numbers.map(|n| message(&format!("{name}.part-{}", n % 3), n, padding)));
+    }
+
+    fn poison(&mut self) {
+        let subject = format!("{}.poison", self.name);
+        self.send([Message::new(&subject, "no JSON").header("content-type", "application/cloudevents+json")]);
+    }
+
+    fn kill_server(&mut self) {
+        self.client = None;
+        let own = self.own.as_mut().expect("servers of its own");
+        (0..SERVERS).for_each(|at| own.kill9(at));
+    }
+
+    fn restart_server(&mut self) {
+        self.own.as_mut().expect("servers of its own").restart_all();
+    }
+}
