@@ -1,4 +1,4 @@
-//! Real servers: Apache Kafka, Kubernetes and child processes of this product.
+//! Real servers: Apache Kafka, a Kinesis endpoint, Kubernetes and child processes of this product.
 
 mod apiserver;
 mod cli_cluster;
@@ -16,6 +16,7 @@ mod kafka_lifecycle;
 mod kafka_security;
 mod kafka_support;
 mod kinesis_delivery;
+mod kinesis_faults;
 mod kubernetes_dispatcher;
 mod kubernetes_secrets;
 mod kubernetes_watch;

@@ -20,7 +20,7 @@ use aws_sdk_kinesis::{
 };
 use rustix::process::Signal;
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     path::PathBuf,
     process::Command,
     sync::{
@@ -296,6 +296,7 @@ impl Scene {
         let launch = set(launch, format!("sources.kinesis.register_dir={}", path("register")));
         let launch = set(launch, format!("sources.kinesis.credentials_dir={}", path("credentials")));
         let launch = set(launch, "sources.kinesis.shard_sync_interval=1s".into());
+        let launch = set(launch, "sources.kinesis.request_timeout=2s".into());
         let launch = set(launch, "sources.kinesis.handover_drain=5s".into());
         set(launch, "sources.kinesis.failover_time=2s".into())
     }
@@ -316,14 +317,32 @@ impl Scene {
 
     /// The register's rows.
     pub fn rows(&self) -> Vec<serde_json::Value> {
+        // A file that was replaced meanwhile is left out; whoever waits looks again.
+        let text = |path: PathBuf| std::fs::read_to_string(path).ok();
+        self.row_files().into_values().filter_map(|path| serde_json::from_str(&text(path)?).ok()).collect()
+    }
+
+    /// Changes every row of the register, while no dispatcher runs.
+    pub fn edit_rows(&self, edit: impl Fn(&mut serde_json::Value)) {
+        for path in self.row_files().into_values() {
+            let text = std::fs::read_to_string(&path).expect("a row");
+            let mut row = serde_json::from_str(&text).expect("JSON");
+            edit(&mut row);
+            std::fs::write(path, row.to_string()).expect("a file in our own folder");
+        }
+    }
+
+    /// The latest version of each row: its name ends in `@` and the version, which has leading zeros.
+    fn row_files(&self) -> BTreeMap<String, PathBuf> {
         let folders = std::fs::read_dir(self.dir.path().join("register")).into_iter().flatten().flatten();
         let files = folders.filter_map(|folder| std::fs::read_dir(folder.path()).ok()).flatten().flatten();
-        let rows = files.filter(|file| {
-            let name = file.file_name().into_string().unwrap_or_default();
-            name.starts_with("shard.") && !name.ends_with(".new")
+        let mut paths: Vec<PathBuf> = files.map(|file| file.path()).collect();
+        paths.sort();
+        let rows = paths.into_iter().filter_map(|path| {
+            let (key, _) = path.file_name()?.to_str()?.rsplit_once('@')?;
+            key.starts_with("shard.").then(|| (key.to_owned(), path.clone()))
         });
-        rows.filter_map(|file| serde_json::from_str(&std::fs::read_to_string(file.path()).ok()?).ok())
-            .collect()
+        rows.collect()
     }
 
     /// Lines of every journal that ever was.

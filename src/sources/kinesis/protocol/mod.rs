@@ -7,6 +7,8 @@
 pub mod lease;
 pub mod plan;
 pub mod shard;
+#[cfg(test)]
+mod tests;
 
 use crate::{dispatch::Judgement, event::Lane};
 

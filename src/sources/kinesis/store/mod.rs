@@ -16,7 +16,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 pub struct Stored {
     /// The text.
     pub text: String,
-    /// The store's own name for this version of it; empty where the text itself is compared.
+    /// The store's own name for this version of it.
     pub tag: String,
 }
 
