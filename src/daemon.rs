@@ -83,6 +83,7 @@ impl Daemon {
         };
         let workers = Arc::new(Workers::start(config.invoker.workers, &invoker)?);
         let (index, router) = Router::new(router_options(&config));
+        let (objects, connection) = objects(&config, connect).await?;
         let environment = Environment {
             journal,
             workers,
@@ -90,9 +91,9 @@ impl Daemon {
             memory: Arc::default(),
             timeout_margin: config.invoker.timeout_margin,
             secret: None,
+            cluster: connection.as_ref().map(|c| (c.client.clone(), c.namespace.as_str().into())),
         };
         let mut manager = SourceManager::new(opened, router.clone(), environment, config.shutdown.grace);
-        let (objects, connection) = objects(&config, connect).await?;
         let secrets = Secrets::new();
         if connection.is_some() && config.kubernetes.credentials == CredentialsOption::Secrets {
             manager = manager.with_secrets(secrets.clone());

@@ -78,6 +78,15 @@ pub fn dispatcher(kinds: &[TriggerKind]) -> Vec<Rule> {
             names: &[LEASE],
             ..rule("coordination.k8s.io", leases(), &["get", "update"], "the election of that replica")
         },
+        Rule {
+            own: true,
+            ..rule(
+                "coordination.k8s.io",
+                leases(),
+                &["create", "delete", "get", "list", "update"],
+                "registers of sources that have none of their own; not needed where they are kept in a folder",
+            )
+        },
     ]
 }
 

@@ -134,6 +134,9 @@ pub struct Environment {
     pub timeout_margin: Duration,
     /// What the Secret of [`Source::credentials`] holds; `None`: credentials are mounted as files.
     pub secret: Option<Arc<SecretData>>,
+    /// The API server and the namespace of this process, for registers that have no other place; `None`: objects come from
+    /// folders.
+    pub cluster: Option<(kube::Client, Arc<str>)>,
 }
 
 /// What a source's thread is asked to do.

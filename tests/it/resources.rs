@@ -284,6 +284,7 @@ fn a_trigger_that_nothing_serves_says_so() {
         memory: Arc::default(),
         timeout_margin: Duration::ZERO,
         secret: None,
+        cluster: None,
     };
     let (mut index, router) = Router::new(RouterOptions::default());
     let mut manager = SourceManager::new(Vec::new(), router, environment, Duration::ZERO);

@@ -15,6 +15,7 @@ mod kafka_delivery;
 mod kafka_lifecycle;
 mod kafka_security;
 mod kafka_support;
+mod kinesis_cluster;
 mod kinesis_delivery;
 mod kinesis_faults;
 mod kubernetes_dispatcher;

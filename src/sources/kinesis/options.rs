@@ -5,12 +5,27 @@ use crate::config::quantity::{bytes, duration};
 use serde::{Deserialize, Serialize};
 use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
+/// Where the register is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Register {
+    /// In Leases where objects come from a cluster, else in a folder.
+    #[default]
+    Auto,
+    /// In Leases of the dispatcher's own namespace.
+    Leases,
+    /// In files of `register_dir`.
+    Folder,
+}
+
 /// Every option of this source with its default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
     /// Folder of credentials: `<dir>/<name>/{aws_access_key_id,aws_secret_access_key,aws_session_token}`.
     pub credentials_dir: PathBuf,
+    /// Where the register is kept.
+    pub register: Register,
     /// Folder of the register; empty: `kinesis` in the state folder. Dispatchers that share a stream share it.
     pub register_dir: PathBuf,
     /// A holder whose row stood still for so long has lost its shard.
@@ -55,6 +70,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             credentials_dir: PathBuf::from("/etc/kubeless/credentials"),
+            register: Register::Auto,
             register_dir: PathBuf::new(),
             failover_time: Duration::from_secs(10),
             poll_interval: Duration::from_millis(250),

@@ -5,10 +5,10 @@ use super::{
     client::{Address, Keys},
     decode::{DecodeConfig, Decoder},
     engine::{self, Parts},
-    options::Options,
+    options::{Options, Register},
     register::Token,
     spec::{KinesisTrigger, StartingPosition},
-    store::{Store, file::Folder},
+    store::{Store, file::Folder, leases::Leases},
 };
 use crate::{
     api::{
@@ -27,6 +27,9 @@ use tokio::sync::Notify;
 
 /// Generations of the deduplication window: each expires as a whole.
 const GENERATIONS: usize = 8;
+
+/// Makes a store on the thread that uses it.
+type MakeStore = Box<dyn FnOnce() -> Rc<dyn Store> + Send>;
 
 /// The source with its configuration.
 pub struct KinesisSource {
@@ -82,7 +85,6 @@ impl Source for KinesisSource {
         });
         let (orders, received) = mpsc::channel();
         let status = Arc::new(Mutex::new(String::new()));
-        let root = self.options.register_dir.clone();
         let parts = Parts {
             flow: flow.waking(Arc::clone(&wake)),
             subscription: Arc::clone(&subscription),
@@ -91,7 +93,7 @@ impl Source for KinesisSource {
             start: spec.starting_position,
             start_ms: start_ms(spec.starting_position, spec.starting_timestamp.as_deref())?,
             in_order: trigger.core.ordering == Ordering::Partition,
-            store: Box::new(move || Rc::new(Folder::new(root)) as Rc<dyn Store>),
+            store: self.store(environment)?,
             group: group(route, &stream),
             decoder: Decoder::new(decode_config(&trigger.core, &stream, &self.options)),
             stream,
@@ -108,6 +110,23 @@ impl Source for KinesisSource {
 }
 
 impl KinesisSource {
+    /// Where the register is: in the cluster that the objects come from, unless it is to be in a folder.
+    fn store(&self, environment: &Environment) -> Result<MakeStore, Error> {
+        let root = self.options.register_dir.clone();
+        let folder = || -> MakeStore { Box::new(move || Rc::new(Folder::new(root)) as Rc<dyn Store>) };
+        match (self.options.register, environment.cluster.clone()) {
+            (Register::Folder, _) | (Register::Auto, None) => Ok(folder()),
+            (_, Some((client, namespace))) => {
+                Ok(Box::new(move || Rc::new(Leases::new(client, &namespace)) as Rc<dyn Store>))
+            }
+            (Register::Leases, None) => {
+                Err("[sources.kinesis] register = \"leases\": objects come from folders, \
+                so there is no cluster to keep them in; use \"auto\" or \"folder\""
+                    .into())
+            }
+        }
+    }
+
     fn address(
         &self,
         spec: &super::spec::KinesisTriggerSpec,

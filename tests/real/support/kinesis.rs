@@ -236,10 +236,14 @@ pub struct Scene {
 impl Scene {
     /// Makes stream, witness and manifests; `trigger` holds further lines of its spec (indented by two spaces).
     pub fn new(kinesis: &Kinesis, shards: i32, trigger: &str) -> Self {
+        Self::with(kinesis, shards, trigger, Witness::start())
+    }
+
+    /// The same with a witness of the test's own.
+    pub fn with(kinesis: &Kinesis, shards: i32, trigger: &str, witness: Witness) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let stream = format!("events-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         kinesis.create_stream(&stream, shards);
-        let witness = Witness::start();
         witness.keep_requests();
         let manifests = Manifests::new(dir.path());
         manifests.function("witness", &[("app", "witness")], &[witness.address()]);
@@ -284,21 +288,25 @@ impl Scene {
     pub fn launch(&self, name: &str) -> Launch {
         let path = |name: &str| self.dir.path().join(name).display().to_string();
         let set = |launch: Launch, text: String| launch.arg("--set").arg(text);
-        let launch = Launch::dispatcher(self.dir.path(), name)
-            .arg("--manifests")
-            .arg(self.manifests.dir().display().to_string())
-            .arg("--state-dir")
-            .arg(path(&format!("state-{name}")))
-            .arg("--admin-listen")
-            .arg("127.0.0.1:0")
-            .arg("--log-format")
-            .arg("json");
-        let launch = set(launch, format!("sources.kinesis.register_dir={}", path("register")));
+        let launch =
+            self.launch_bare(name).arg("--manifests").arg(self.manifests.dir().display().to_string());
         let launch = set(launch, format!("sources.kinesis.credentials_dir={}", path("credentials")));
-        let launch = set(launch, "sources.kinesis.shard_sync_interval=1s".into());
-        let launch = set(launch, "sources.kinesis.request_timeout=2s".into());
-        let launch = set(launch, "sources.kinesis.handover_drain=5s".into());
-        set(launch, "sources.kinesis.failover_time=2s".into())
+        set(launch, format!("sources.kinesis.register_dir={}", path("register")))
+    }
+
+    /// One that is not told yet where its objects, its credentials and its register are.
+    pub fn launch_bare(&self, name: &str) -> Launch {
+        let mut launch = Launch::dispatcher(self.dir.path(), name)
+            .arg("--state-dir")
+            .arg(self.dir.path().join(format!("state-{name}")).display().to_string())
+            .arg("--admin-listen=127.0.0.1:0")
+            .arg("--log-format=json");
+        for setting in
+            ["shard_sync_interval=1s", "request_timeout=2s", "handover_drain=5s", "failover_time=2s"]
+        {
+            launch = launch.arg("--set").arg(format!("sources.kinesis.{setting}"));
+        }
+        launch
     }
 
     /// Starts a dispatcher and waits until it is ready.

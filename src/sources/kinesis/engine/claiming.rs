@@ -19,6 +19,8 @@ use crate::{
 };
 use std::{sync::Arc, time::Instant};
 
+const FULL: &str = "the deduplication window is full of ids that still count: raise dedup.maxEntries or shorten dedup.window";
+
 /// Judges the records of one shard.
 struct Jury<'a> {
     judging: Judging<'a>,
@@ -88,7 +90,14 @@ impl Engine {
         let held = slot.held.as_mut()?;
         testkit::point("before_dedup");
         let mut jury = Jury { judging: subscription.judging(clock::unix_ms()), shard: slot.number };
-        let plan = held.shard.plan(limits, &mut jury)?;
+        let plan = held.shard.plan(limits, &mut jury);
+        let full = jury.judging.window_was_full();
+        let window = full_window(id);
+        if full != self.troubles.contains_key(&window) {
+            self.trouble(&window, if full { FULL } else { "" });
+        }
+        let plan = plan?;
+        let held = self.slots.get_mut(id)?.held.as_mut()?;
         // A crash between the line and the row repeats the line; the other order would lose it.
         for pass in &plan.passes {
             if held.announced.insert(pass.at.clone())
@@ -178,6 +187,11 @@ impl Engine {
         let left = subscription.claim_and_start(batch, flow.done(), |batch| vec![answer; batch.len()]);
         debug_assert!(left.is_empty(), "only granted rows come here");
     }
+}
+
+/// What is in trouble when there is no room for a shard's ids.
+pub(super) fn full_window(id: &str) -> String {
+    format!("window of {id}")
 }
 
 /// How a record that is not called ends.

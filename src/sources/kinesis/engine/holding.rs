@@ -3,6 +3,7 @@
 
 use super::{
     Engine, Event, Generation, LOOKS, Purpose, RETRY, Wrote,
+    claiming::full_window,
     slots::{Held, ORIGIN, Origin, Reader, SHARD, Slot, number},
 };
 use crate::{
@@ -31,6 +32,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// What is in trouble, beside shards.
+const STREAM: &str = "stream";
+const REGISTER: &str = "register";
 /// Pause before a thread begins anew because the stream under it was made anew.
 const ANEW: Duration = Duration::from_secs(1);
 
@@ -91,7 +95,7 @@ impl Engine {
             Err(fault) => {
                 self.describe_at = Instant::now() + RETRY;
                 // What is held goes on: its own reads tell whether the service is there.
-                self.trouble(&format!("stream {}: {fault}", self.parts.stream));
+                self.trouble(STREAM, &format!("stream {}: {fault}", self.parts.stream));
                 return Ok(());
             }
         };
@@ -107,17 +111,22 @@ impl Engine {
             folder: folder.into(),
             origin: None,
             beginning: false,
+            listed: Vec::new(),
         });
         generation.retention_ms = retention_ms;
+        generation.listed = stream.shards.iter().map(|shard| shard.id.clone()).collect();
         let wanted: Vec<_> = match &self.parts.only {
             None => stream.shards,
             Some(only) => stream.shards.into_iter().filter(|shard| shard.id == *only).collect(),
         };
         if let (Some(only), true) = (&self.parts.only, wanted.is_empty()) {
-            self.trouble(&format!("stream {} has no shard {only}; name one of its own", self.parts.stream));
+            self.trouble(
+                STREAM,
+                &format!("stream {} has no shard {only}; name one of its own", self.parts.stream),
+            );
             return Ok(());
         }
-        self.trouble("");
+        self.trouble(STREAM, "");
         let listed: HashSet<&str> = wanted.iter().map(|shard| shard.id.as_str()).collect();
         // What is gone from the list is beyond its retention; what is held of it ends by itself.
         self.slots.retain(|id, slot| {
@@ -140,8 +149,9 @@ impl Engine {
         self.listing = false;
         let texts: BTreeMap<String, Stored> = match result {
             Ok(texts) => texts.into_iter().collect(),
-            Err(why) => return self.trouble(&why),
+            Err(why) => return self.trouble(REGISTER, &why),
         };
+        self.trouble(REGISTER, "");
         let Some(generation) = self.generation.as_mut() else { return };
         let origin = texts.get(ORIGIN).and_then(|stored| serde_json::from_str::<Origin>(&stored.text).ok());
         generation.origin = generation.origin.take().or(origin);
@@ -179,7 +189,7 @@ impl Engine {
             return;
         }
         generation.beginning = true;
-        let origin = Origin { start, shards: self.slots.keys().cloned().collect(), by: self.parts.token };
+        let origin = Origin { start, shards: generation.listed.clone(), by: self.parts.token };
         let text = serde_json::to_string(&origin).unwrap_or_default();
         let (store, folder) = (Rc::clone(&self.store), Rc::clone(&generation.folder));
         self.work.push(Box::pin(async move {
@@ -194,7 +204,7 @@ impl Engine {
             generation.beginning = false;
         }
         if let Written::Unknown(why) = written {
-            self.trouble(why);
+            self.trouble(REGISTER, why);
         }
         self.list_at = Instant::now();
     }
@@ -340,6 +350,9 @@ impl Engine {
         self.parts.subscription.window().forget_shard(slot.number);
         self.parts.flow.release(items.iter().map(|item| item.weight).sum());
         self.list_at = Instant::now();
+        for at in [id, &full_window(id)] {
+            self.trouble(at, "");
+        }
     }
 }
 

@@ -139,6 +139,8 @@ pub struct Engine {
     epoch: u64,
     served: String,
     farewell: Farewell,
+    /// What is wrong, by what it is wrong with.
+    troubles: BTreeMap<String, String>,
     last_slow: Instant,
 }
 
@@ -150,6 +152,8 @@ struct Generation {
     /// Where its first shards begin; `None`: not read yet.
     origin: Option<slots::Origin>,
     beginning: bool,
+    /// Every shard of the stream, also where only one is read.
+    listed: Vec<String>,
 }
 
 /// The own sign of life goes when nothing is held any more, so that the others need not wait until it is old.
@@ -193,6 +197,7 @@ impl Engine {
             epoch: 0,
             served: String::new(),
             farewell: Farewell::Due,
+            troubles: BTreeMap::new(),
             last_slow: now,
         }
     }
@@ -270,19 +275,26 @@ impl Engine {
         late || ended && self.farewell == Farewell::Said
     }
 
-    /// Says why nothing is consumed, to people and to the log, once for each reason; empty: it is.
-    fn trouble(&self, why: &str) {
-        let mut status = self.parts.status.lock().unwrap_or_else(PoisonError::into_inner);
-        if *status == why {
-            return;
-        }
+    /// Says what is wrong with `at` (a shard, the stream, the register), to people and to the log, once for each; empty: nothing.
+    fn trouble(&mut self, at: &str, why: &str) {
         let trigger = self.parts.subscription.trigger();
-        if why.is_empty() {
-            tracing::info!(%trigger, "Consuming again");
+        let changed = if why.is_empty() {
+            let gone = self.troubles.remove(at).is_some();
+            if gone {
+                tracing::info!(%trigger, at, "Consuming again");
+            }
+            gone
         } else {
-            tracing::warn!(%trigger, why, "Not consuming");
+            let before = self.troubles.insert(at.to_owned(), why.to_owned());
+            if before.is_none() {
+                tracing::warn!(%trigger, at, why, "Not consuming");
+            }
+            before.as_deref() != Some(why)
+        };
+        if changed {
+            let mut status = self.parts.status.lock().unwrap_or_else(PoisonError::into_inner);
+            *status = self.troubles.values().next().cloned().unwrap_or_default();
         }
-        why.clone_into(&mut status);
     }
 
     fn failover_ms(&self) -> u64 {

@@ -97,7 +97,7 @@ impl Engine {
                 testkit::point("after_poll");
                 self.gap(&fetched.shard, fetched.asked_ms);
                 self.take_batch(&fetched.shard, fetched.asked_ms, batch);
-                self.trouble("");
+                self.trouble(&fetched.shard, "");
             }
             Err(fault) => self.not_read(&fetched.shard, &fetched.from, &fault),
         }
@@ -117,7 +117,7 @@ impl Engine {
         reader.pause = (reader.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
         reader.due = Instant::now() + reader.pause.mul_f64(0.75 + fastrand::f64() / 2.0);
         if !matches!(fault, Fault::Throttled(_)) {
-            self.trouble(&format!("shard {id}: {fault}"));
+            self.trouble(id, &format!("shard {id}: {fault}"));
         }
     }
 

@@ -2,6 +2,7 @@
 //! report a write as done that the next reader might not find.
 
 pub mod file;
+pub mod leases;
 
 use std::{future::Future, pin::Pin, time::Duration};
 use tokio::time::Instant;
