@@ -44,7 +44,7 @@ real: setup ## the product against a real Apache Kafka and a real Kubernetes
 	cargo test $(TESTKIT) --test real
 
 faults: setup ## crashes and outages with real Kafka, judged by an outside witness
-	@echo "tests/faults: kill -9, rebalances, broken functions (usually 5 to 12 minutes) …"
+	@echo "tests/faults: kill -9, rebalances, broken functions, outages of a cluster (usually 8 to 16 minutes) …"
 	cargo test $(TESTKIT) --test faults -- --test-threads=1
 
 test: setup deny check python node alerts real faults ## everything (cold: under 60 minutes, warm: under 20)

@@ -6,6 +6,7 @@
 mod support;
 
 mod bugs;
+mod cluster;
 mod function;
 mod group;
 mod kills;

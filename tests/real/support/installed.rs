@@ -56,6 +56,11 @@ impl Installation {
         Self { cluster, kafka }
     }
 
+    /// For one that is never dropped: everything ends with this process.
+    pub fn for_a_static(self) -> Self {
+        Self { cluster: self.cluster, kafka: self.kafka.for_a_static() }
+    }
+
     /// A namespace for functions that takes no Pod which is not *restricted*.
     pub fn strict_namespace(&self, prefix: &str) -> String {
         let namespace = self.cluster.namespace(prefix);
