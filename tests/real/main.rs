@@ -25,5 +25,6 @@ mod nats_faults;
 mod nats_security;
 mod nats_support;
 mod oracle_sees;
+mod scale;
 mod status;
 mod support;
