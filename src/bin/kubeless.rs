@@ -46,7 +46,9 @@ impl Wiring for Program {
     }
 
     fn publisher(&self, servers: &str) -> anyhow::Result<Box<dyn Publisher>> {
-        let kind = KINDS.first().context("this build has no source")?;
+        // An address without a scheme is the first source's.
+        let own = KINDS.iter().find(|kind| kind.is_address(servers));
+        let kind = own.or(KINDS.first()).context("this build has no source")?;
         let publisher = kind.publisher(servers).map_err(|error| anyhow!(error))?;
         Ok(Box::new(SourcePublisher(publisher)))
     }

@@ -70,6 +70,11 @@ pub trait SourceKind: Send + Sync {
     /// The address is missing or malformed.
     fn publisher(&self, address: &str) -> Result<Box<dyn Publisher>, Error>;
 
+    /// Whether an address can only be this source's: by its scheme.
+    fn is_address(&self, _address: &str) -> bool {
+        false
+    }
+
     /// Starts a server that speaks the source's protocol inside this process, for local mode; `None`: there is none.
     ///
     /// # Errors

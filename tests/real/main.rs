@@ -24,6 +24,7 @@ mod kubernetes_watch;
 mod nats_faults;
 mod nats_security;
 mod nats_support;
+mod nats_traffic;
 mod oracle_sees;
 mod scale;
 mod status;

@@ -144,3 +144,36 @@ fn a_consumer_deleted_under_the_dispatcher_is_made_again_behind_what_was_deliver
     run.assert_sound(&books, &mut dispatcher);
     assert_eq!(books.count("delivered"), 400, "{:?}", books.counts);
 }
+
+/// Points of the way of one message, with the passage at which the process dies.
+const POINTS: [&str; 9] = [
+    "after_poll:20",
+    "before_claim:3",
+    "after_claim:3",
+    "after_connect:1",
+    "after_first_byte:20",
+    "before_response_head:20",
+    "after_response_head:20",
+    "before_outcome:5",
+    "after_outcome:10",
+];
+
+#[test]
+fn nothing_is_called_twice_whatever_point_a_member_dies_at() {
+    let mut run = Run::new(JetStream::shared(), NARROW);
+    run.witness.always(Behaviour::Answer { status: 200, delay: Duration::from_millis(5) });
+    // Takes its share, and hears what the server says of the dead.
+    let mut steady = run.start("steady");
+    for point in POINTS {
+        let mut victim = run.launch_to_die(&format!("victim-{}", point.replace(':', "-")), point);
+        let died = wait::try_until(LIMIT, || {
+            run.publish(50);
+            victim.exited()
+        });
+        assert!(died.is_some(), "{point} was never passed:\n{}", victim.output());
+    }
+    let books = run.settle();
+    println!("{} crash points, {} published: {:?}", POINTS.len(), run.published, books.counts);
+    run.assert_sound(&books, &mut steady);
+    assert!(books.count("in_doubt") <= 32 * POINTS.len() as u64, "{:?}", books.counts);
+}

@@ -47,6 +47,10 @@ impl SourceKind for Nats {
         Ok(Box::new(publisher::NatsPublisher::new(address)?))
     }
 
+    fn is_address(&self, address: &str) -> bool {
+        ["nats://", "tls://"].iter().any(|scheme| address.starts_with(scheme))
+    }
+
     /// There is none: a subject bus of our own would prove nothing about a server, and `nats-server` is one small file.
     fn embed(&self) -> Result<Option<Box<dyn Embedded>>, Error> {
         Ok(None)

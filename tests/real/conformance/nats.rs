@@ -23,7 +23,7 @@ pub struct Nats {
 }
 
 impl Nats {
-    fn server(&self) -> &NatsCluster {
+    pub fn server(&self) -> &NatsCluster {
         self.own.as_ref().unwrap_or(&SHARED)
     }
 

@@ -93,17 +93,25 @@ impl<S: Source> Run<S> {
 
     /// Starts a dispatcher; returns when it is ready.
     pub fn launch(&self, name: &str) -> Dispatcher {
+        let mut dispatcher = self.prepare(name).start();
+        dispatcher.wait_ready(LIMIT);
+        dispatcher
+    }
+
+    /// Starts a dispatcher that dies at a crash point, at the passage after the colon.
+    pub fn launch_to_die(&self, name: &str, point: &str) -> Dispatcher {
+        self.prepare(name).env("KUBELESS_POINT", point).start()
+    }
+
+    fn prepare(&self, name: &str) -> Launch {
         let state = self.dir.path().join(format!("state-{name}"));
-        let mut launch = Launch::dispatcher(self.dir.path(), name)
+        let launch = Launch::dispatcher(self.dir.path(), name)
             .arg("--manifests")
             .arg(self.manifests.dir().display().to_string())
             .arg("--state-dir")
             .arg(state.display().to_string())
             .args(["--admin-listen", "127.0.0.1:0", "--log-format", "json"]);
-        launch = launch.args(self.source.arguments()).args(self.further.clone());
-        let mut dispatcher = launch.start();
-        dispatcher.wait_ready(LIMIT);
-        dispatcher
+        launch.args(self.source.arguments()).args(self.further.clone())
     }
 
     /// Returns when the subscription receives.
