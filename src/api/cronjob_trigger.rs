@@ -88,7 +88,7 @@ pub struct CronJobTriggerSpec {
     /// What happens when a call is due while another runs. Default Allow.
     #[serde(default)]
     pub concurrency_policy: ConcurrencyPolicy,
-    /// A call that could not start within this many seconds counts as missed. Default: no limit.
+    /// A call that could not start within this many seconds counts as missed. Default: until the next one is due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 31_536_000), extend("format" = "int64"))]
     pub starting_deadline_seconds: Option<i64>,
@@ -167,18 +167,32 @@ pub struct CronJobTriggerStatus {
     /// Last scheduled instant that was claimed: none at or before it is ever called again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_scheduled_time: Option<Time>,
-    /// Who claimed it.
+    /// Scheduled instants after this one count: when a dispatcher first saw this trigger.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub claim: Option<CronClaim>,
+    pub since: Option<Time>,
+    /// Scheduled instants that passed without a call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "int64"))]
+    pub missed: Option<u64>,
+    /// Instants that are claimed and have no outcome yet.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub claim: Vec<CronClaim>,
 }
 
-/// Who claimed the last scheduled instant.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
+/// A claimed instant without an outcome.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct CronClaim {
-    /// Random and new for every attempt: after an answer that was lost it tells whose claim holds.
+    /// The scheduled instant.
+    pub instant: Time,
+    /// Random and new for every start of a trigger's thread: after an answer that was lost it tells whose claim holds.
+    #[schemars(length(max = 32))]
     pub token: String,
+    /// When its call is over, whatever became of it: from then on others name it in doubt.
+    pub deadline: Time,
     /// Name of the process.
+    #[schemars(length(max = 253))]
     pub instance: String,
 }
 

@@ -12,6 +12,7 @@ pub mod function;
 pub mod http_trigger;
 pub mod kind;
 pub mod kubeless_config;
+pub mod occurrences;
 pub mod runtimes;
 pub mod schedule;
 pub mod schema;

@@ -91,6 +91,9 @@ enum Command {
     Events(commands::events::Command),
     /// How many Pods a function has, by load.
     Autoscale(commands::autoscale::Args),
+    /// When a schedule calls.
+    #[command(subcommand, before_help = commands::cron::EXAMPLES)]
+    Cron(commands::cron::Command),
     /// What is missing on the cluster, and how to fix it.
     Check(commands::check::Args),
     /// Checks manifests without touching anything.
@@ -173,6 +176,7 @@ impl Command {
             Self::Dev(args) => commands::dev::run(args, wiring),
             Self::Send(args) => commands::send::run(&args, wiring),
             Self::Events(command) => command.run(),
+            Self::Cron(command) => command.run(),
             Self::Validate(args) => commands::validate::run(&args, wiring),
             Self::Install(args) => commands::install::run(&args),
             Self::Crds => commands::crds::run(wiring),

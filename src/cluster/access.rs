@@ -50,6 +50,12 @@ pub fn dispatcher(kinds: &[TriggerKind]) -> Vec<Rule> {
             &["list", "watch"],
             "what to serve; without it the dispatcher is not ready",
         ),
+        rule(
+            "kubeless.io",
+            vec!["cronjobtriggers/status".to_owned()],
+            &["get", "patch"],
+            "claims of calls by the clock; without it a CronJobTrigger with `executor: Dispatcher` is not served",
+        ),
         rule("", vec!["services".to_owned()], &["list", "watch"], "ports and framing of functions"),
         rule(
             "discovery.k8s.io",

@@ -16,9 +16,12 @@ use crate::{
     telemetry::SubscriptionMetrics,
 };
 use arc_swap::ArcSwap;
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 use tokio::sync::Semaphore;
 
@@ -157,6 +160,11 @@ impl Subscription {
     /// The deduplication window.
     pub fn window(&self) -> &Window {
         &self.window
+    }
+
+    /// Longest wait for an answer of a call that starts now.
+    pub fn call_timeout(&self) -> Duration {
+        self.settings.load().call_timeout.unwrap_or_else(|| self.target.load().call_timeout)
     }
 
     /// Calls that run now.

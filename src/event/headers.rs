@@ -4,8 +4,8 @@
 //! Hot path: once an event. Allocates the map, the id, the time and the CloudEvents values, nothing else.
 
 use super::{Event, cloudevents};
-use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
+use http::{HeaderMap, Method};
 
 /// `event-id`: stable across attempts and replicas.
 pub const EVENT_ID: HeaderName = HeaderName::from_static("event-id");
@@ -54,6 +54,7 @@ const RFC3339_RANGE: std::ops::Range<i64> = -62_167_219_200_000..253_402_300_800
 #[derive(Clone, Debug, Default)]
 pub struct HeaderTemplate {
     fixed: Vec<(HeaderName, HeaderValue)>,
+    bodiless: bool,
 }
 
 impl HeaderTemplate {
@@ -71,7 +72,18 @@ impl HeaderTemplate {
         if let Some(topic) = event_topic {
             fixed.push((EVENT_TOPIC, cloudevents::header_value(topic)));
         }
-        Self { fixed }
+        Self { fixed, bodiless: false }
+    }
+
+    /// The same for calls without a body: GET, as Kubeless calls by the clock where a trigger has no payload.
+    #[must_use]
+    pub fn without_body(self) -> Self {
+        Self { bodiless: true, ..self }
+    }
+
+    /// The method of the request.
+    pub fn method(&self) -> Method {
+        if self.bodiless { Method::GET } else { Method::POST }
     }
 
     /// Every header of the request but `Host` and `Content-Length`.

@@ -7,6 +7,7 @@ pub mod hasher;
 pub mod headers;
 pub mod message;
 pub mod record;
+pub mod tick;
 
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};

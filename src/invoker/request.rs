@@ -4,7 +4,7 @@
 use super::{Call, error::Error};
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Uri,
+    HeaderMap, HeaderValue, Request, Uri,
     header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE},
     uri::{Authority, PathAndQuery, Scheme},
 };
@@ -16,7 +16,7 @@ pub(super) fn http1(call: &Call, authority: &str) -> Result<Request<Full<Bytes>>
     let (mut headers, body) = parts(call);
     headers.insert(HOST, host);
     let mut request = Request::new(Full::new(body));
-    *request.method_mut() = Method::POST;
+    *request.method_mut() = call.template.method();
     *request.headers_mut() = headers;
     Ok(request)
 }
@@ -30,7 +30,7 @@ pub(super) fn h2c(call: &Call, authority: &str) -> Result<(Request<()>, Bytes), 
     let (mut headers, body) = parts(call);
     headers.remove(HOST);
     let mut request = Request::new(());
-    *request.method_mut() = Method::POST;
+    *request.method_mut() = call.template.method();
     *request.uri_mut() = Uri::from_parts(uri).map_err(|_| Error::Authority)?;
     *request.version_mut() = http::Version::HTTP_2;
     *request.headers_mut() = headers;

@@ -3,7 +3,6 @@
 
 use bytes::Bytes;
 use clap::Args;
-use http::HeaderValue;
 use jiff::Timestamp;
 use std::{
     io::{self, Read, Write},
@@ -13,13 +12,13 @@ use std::{
 
 use crate::{
     clock,
-    event::{Attributes, Event, Position, headers::HeaderTemplate},
+    event::{
+        Event,
+        headers::HeaderTemplate,
+        tick::{EMITTER, Tick},
+    },
 };
 
-/// The emitter that functions see, as in Kubeless.
-pub const EMITTER: &str = "cronjobtrigger.kubeless.io";
-/// CloudEvents type of a call by the clock.
-pub const TICK_TYPE: &str = "io.kubeless.cron.tick";
 /// Variable with the JSON that is sent; absent: a GET request without a body.
 pub const PAYLOAD: &str = "KUBELESS_PAYLOAD";
 /// Variable with the name of the Job, from which the scheduled instant is read.
@@ -149,33 +148,14 @@ fn connect(address: &str) -> io::Result<()> {
 /// The event of this instant; the same in every attempt, since the Job is named after the instant.
 fn event(arguments: &TickArgs, now_ms: i64) -> Event {
     let scheduled = scheduled(&arguments.job);
-    let time_ms = scheduled.map_or(now_ms, Timestamp::as_millisecond);
-    let instant = scheduled.map_or_else(|| arguments.job.clone(), |instant| instant.to_string());
-    let data = Bytes::from(arguments.payload.clone().unwrap_or_default());
-    Event {
-        position: Position {
-            coordinates: None,
-            stream: arguments.trigger_uid.as_str().into(),
-            shard: 0,
-            sequence: time_ms,
-            epoch: -1,
-            time_ms,
-        },
-        business: None,
-        lane: None,
-        attributes: Attributes {
-            id: format!("{}/{instant}", arguments.trigger_uid).into(),
-            source: arguments.source.as_str().into(),
-            kind: TICK_TYPE.into(),
-            subject: None,
-            time_ms,
-            extensions: Vec::new(),
-        },
-        content_type: HeaderValue::from_static("application/json"),
-        headers: Vec::new(),
-        weight: data.len(),
-        data: Some(data),
-    }
+    let tick = Tick {
+        trigger_uid: &arguments.trigger_uid,
+        source: &arguments.source,
+        name: scheduled.map_or_else(|| arguments.job.clone(), |instant| instant.to_string()),
+        time_ms: scheduled.map_or(now_ms, Timestamp::as_millisecond),
+        payload: Bytes::from(arguments.payload.clone().unwrap_or_default()),
+    };
+    tick.event()
 }
 
 /// When a Job of a CronJob was due: `<name>-<minutes since 1970>`. Others (started by hand) were not due.

@@ -1,6 +1,7 @@
 //! Sources of events: one folder each and one line in [`KINDS`] and [`TRIGGERS`]. Must never know claims, router or invoker: a source
 //! hands what it reads to a [`Subscription`](crate::dispatch::Subscription).
 
+pub mod cron;
 pub mod kafka;
 pub mod kinesis;
 pub mod manager;
@@ -27,7 +28,7 @@ use std::{
 use tokio::sync::Semaphore;
 
 /// The list: one line per source.
-pub static KINDS: &[&dyn SourceKind] = &[&kafka::Kafka, &nats::Nats, &kinesis::Kinesis];
+pub static KINDS: &[&dyn SourceKind] = &[&kafka::Kafka, &nats::Nats, &kinesis::Kinesis, &cron::Clock];
 /// Every trigger kind that is read and checked. One without a source in [`KINDS`] is accepted and not served: its status
 /// says so.
 pub static TRIGGERS: &[TriggerKind] =

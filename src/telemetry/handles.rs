@@ -105,6 +105,11 @@ impl SubscriptionMetrics {
         histogram(&table::SOURCE_GAPS, &self.own())
     }
 
+    /// `kubeless_source_clock_skew_seconds`; the series lives as long as the handle.
+    pub fn clock_skew(&self) -> Gauge {
+        gauge(&table::CLOCK_SKEW, &self.own())
+    }
+
     /// `kubeless_register_problems_total` of one kind. `kind` comes from a closed list, never from data.
     pub fn register_problem(&self, kind: &'static str) -> Counter {
         counter(&table::REGISTER_PROBLEMS, &[self.own().as_slice(), &[kind]].concat())

@@ -117,6 +117,8 @@ metrics_table! {
         "Events in a shard that this subscription has not taken over yet.";
     SOURCE_CONNECTED = Gauge "kubeless_source_connected" ["0 or 1"] SUBSCRIPTION, &[],
         "1 while shards of the source are assigned to this subscription here.";
+    CLOCK_SKEW = Gauge "kubeless_source_clock_skew_seconds" ["seconds"] SUBSCRIPTION, &[],
+        "How far this machine's clock is at least from the API server's; calls by the clock stop beyond `sources.cron.max_clock_skew`.";
     SOURCE_RESTARTS = Counter "kubeless_source_restarts_total" ["restarts"] SUBSCRIPTION, &[],
         "How often the source was started anew after a failure.";
     SOURCE_GAPS = Histogram "kubeless_source_gap_seconds" ["seconds"] SUBSCRIPTION, GAP_BUCKETS,

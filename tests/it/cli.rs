@@ -93,6 +93,9 @@ fn exit_codes() {
     assert_eq!(cli(&recorder, &["--help"]), Exit::Ok);
     assert_eq!(cli(&recorder, &["crds"]), Exit::Failed);
     assert_eq!(cli(&recorder, &["crd"]), Exit::Usage);
+    assert_eq!(cli(&recorder, &["cron", "next", "@daily", "--tz", "Asia/Tokyo", "-o", "json"]), Exit::Ok);
+    assert_eq!(cli(&recorder, &["cron", "next", "* * * *"]), Exit::Usage);
+    assert_eq!(cli(&recorder, &["cron", "next", "@daily", "--tz", "Mars/Olympus"]), Exit::Usage);
     assert_eq!(cli(&recorder, &["validate", "config/examples/flights"]), Exit::Ok);
     assert_eq!(cli(&recorder, &["validate", "/nonexistent"]), Exit::Failed);
     assert_eq!(cli(&recorder, &["dev", "/nonexistent"]), Exit::Usage);

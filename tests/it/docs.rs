@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed step of a test is a panic")]
 
 use kubeless::{
-    api::conditions,
+    api::{conditions, cronjob_trigger},
     cluster::{
         access,
         manifests::{self, Limits, Manifests},
@@ -11,7 +11,7 @@ use kubeless::{
     invoker::Reason,
     ledger::Outcome,
     sources::{
-        KINDS, TRIGGERS,
+        KINDS, TRIGGERS, cron,
         kafka::{decode::Rejection, options::Options},
         nats,
     },
@@ -102,6 +102,21 @@ fn the_page_of_the_nats_trigger_leaves_nothing_out() {
     wanted.extend(toml::Table::try_from(nats::options::Options::default()).unwrap().keys().cloned());
     let missing: Vec<_> = wanted.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
     assert!(missing.is_empty(), "docs/triggers/nats.md does not name {missing:?}");
+}
+
+#[test]
+fn the_page_of_the_clock_leaves_nothing_out() {
+    let page = read("docs/triggers/cron.md");
+    let crd = serde_json::to_value((cronjob_trigger::KIND.crd)()).unwrap();
+    let spec = crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec").unwrap();
+    let mut wanted = BTreeSet::new();
+    leaves(spec, "", &mut wanted);
+    // What no clock has.
+    wanted.retain(|name| !name.starts_with("dedup") && !name.starts_with("delivery.deadLetter"));
+    wanted.extend(toml::Table::try_from(cron::options::Options::default()).unwrap().keys().cloned());
+    wanted.extend(["missed", "in_doubt", "unanswered"].map(str::to_owned));
+    let missing: Vec<_> = wanted.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "docs/triggers/cron.md does not name {missing:?}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod cli;
 mod cli_functions;
 mod config;
 mod crds;
+mod cron_zones;
 mod decode;
 mod desired;
 mod docs;

@@ -8,6 +8,7 @@ mod cluster_walk;
 mod conformance;
 mod controller;
 mod crds;
+mod cron;
 mod demo;
 mod dev;
 mod install;

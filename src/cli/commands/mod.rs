@@ -5,6 +5,7 @@ pub mod check;
 pub mod child;
 pub mod completion;
 pub mod crds;
+pub mod cron;
 pub mod delete;
 pub mod dev;
 pub mod events;
