@@ -4,6 +4,7 @@
 use crate::support::{
     kinesis::{self, Kinesis, Scene},
     process::Dispatcher,
+    throttle::Throttle,
     wait,
     witness::Behaviour,
 };
@@ -122,7 +123,7 @@ fn kinesis_shards_are_shared_and_taken_over_from_the_dead_and_the_frozen() {
 
 #[test]
 fn kinesis_goes_on_when_the_endpoint_was_away() {
-    let mut kinesis = Kinesis::start();
+    let mut kinesis = Kinesis::start_durable();
     let mut scene = Scene::new(&kinesis, 2, HORIZON);
     let mut dispatcher = scene.start("one");
     scene.produce(&kinesis, 200, 20);
@@ -147,5 +148,23 @@ fn kinesis_goes_on_when_the_endpoint_was_away() {
     let report = scene.settle(LONG);
     report.assert_clean();
     assert_eq!(report.outcome("delivered"), 600);
+    stop(&mut dispatcher);
+}
+
+#[test]
+fn kinesis_throttled_reads_wait_and_lose_nothing() {
+    let kinesis = kinesis::shared();
+    let throttle = Throttle::start(kinesis.port());
+    let mut scene = Scene::new(kinesis, 2, HORIZON);
+    scene.endpoint = throttle.endpoint();
+    scene.trigger(HORIZON);
+    scene.produce(kinesis, 300, 20);
+    let mut dispatcher = scene.start("one");
+    scene.settle(LONG).assert_clean();
+    scene.produce(kinesis, 300, 20);
+    let report = scene.settle(LONG);
+    report.assert_clean();
+    assert_eq!(report.outcome("delivered"), 600);
+    assert!(throttle.refused() >= 4, "{} reads were refused", throttle.refused());
     stop(&mut dispatcher);
 }

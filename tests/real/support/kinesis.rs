@@ -55,11 +55,20 @@ pub fn shared() -> &'static Kinesis {
 }
 
 impl Kinesis {
-    /// Starts it and returns when it answers.
+    /// Starts it and returns when it answers. What it holds goes with it.
     pub fn start() -> Self {
+        Self::start_with(false)
+    }
+
+    /// One that can be killed and started again. It writes down all that it holds all the time: for small tests.
+    pub fn start_durable() -> Self {
+        Self::start_with(true)
+    }
+
+    fn start_with(durable: bool) -> Self {
         let dir = tempfile::Builder::new().prefix("kubeless-kinesis-").tempdir().expect("a temporary folder");
         let (port, tls_port) = (free_port(), free_port());
-        let process = launch(port, tls_port, dir.path());
+        let process = launch((port, tls_port), dir.path(), durable);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let timeouts = TimeoutConfig::builder().operation_timeout(Duration::from_secs(20)).build();
@@ -94,7 +103,7 @@ impl Kinesis {
     /// Starts it again on its old port and data.
     pub fn restart(&mut self) {
         assert!(self.process.exited().is_some(), "the endpoint still runs");
-        self.process = launch(self.port, self.tls_port, self.dir.path());
+        self.process = launch((self.port, self.tls_port), self.dir.path(), true);
         self.wait_answers();
     }
 
@@ -194,7 +203,7 @@ impl Kinesis {
     }
 }
 
-fn launch(port: u16, tls_port: u16, dir: &std::path::Path) -> Running {
+fn launch((port, tls_port): (u16, u16), dir: &std::path::Path, durable: bool) -> Running {
     let parts = parts_dir();
     let mut command = spawn::bound_command("node");
     command.arg(parts.join("main.js")).current_dir(dir);
@@ -205,7 +214,8 @@ fn launch(port: u16, tls_port: u16, dir: &std::path::Path) -> Running {
         command.env(format!("{change}_DURATION"), "20ms");
     }
     command.env("SHARD_LIMIT", "1000");
-    command.env("SHOULD_PERSIST_DATA", "true").env("PERSIST_INTERVAL", "200ms").env("PERSIST_PATH", dir);
+    command.env("SHOULD_PERSIST_DATA", durable.to_string());
+    command.env("PERSIST_INTERVAL", "200ms").env("PERSIST_PATH", dir);
     command.env("LOG_LEVEL", "WARN");
     Running::start("kinesis endpoint", command, dir.join("server.log"))
 }
@@ -302,7 +312,7 @@ impl Scene {
             .arg("--admin-listen=127.0.0.1:0")
             .arg("--log-format=json");
         for setting in
-            ["shard_sync_interval=1s", "request_timeout=2s", "handover_drain=5s", "failover_time=2s"]
+            ["shard_sync_interval=1s", "request_timeout=5s", "handover_drain=5s", "failover_time=2s"]
         {
             launch = launch.arg("--set").arg(format!("sources.kinesis.{setting}"));
         }

@@ -22,6 +22,7 @@ pub mod process;
 pub mod scenario;
 pub mod shop;
 pub mod spawn;
+pub mod throttle;
 pub mod wait;
 pub mod web;
 pub mod witness;

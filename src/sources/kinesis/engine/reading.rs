@@ -59,8 +59,8 @@ impl Engine {
             }
             let dedup = self.parts.subscription.settings().dedup;
             let from = match held.shard.read_to() {
+                _ if reader.from_horizon => From::Horizon,
                 Some(last) => From::After(last.sequence.as_str().to_owned()),
-                None if reader.from_horizon => From::Horizon,
                 None => first(held.shard.row(), held.shard.needed(), dedup.then_some(span_ms)),
             };
             let iterator = reader.iterator.take().filter(|(_, made)| made.elapsed() < OLD);
@@ -110,7 +110,7 @@ impl Engine {
         match fault {
             Fault::Expired => return,
             // The record is beyond its retention: what is left begins later, and what was passed is known by its place.
-            Fault::Position(_) if matches!(from, From::At(_)) => reader.from_horizon = true,
+            Fault::Position(_) if matches!(from, From::At(_) | From::After(_)) => reader.from_horizon = true,
             Fault::Missing(_) => self.describe_at = Instant::now(),
             _ => {}
         }
@@ -162,6 +162,8 @@ impl Engine {
         }
         let Some(held) = self.slots.get_mut(id).and_then(|slot| slot.held.as_mut()) else { return };
         let reader = &mut held.reader;
+        // What was read now is held: the next iterator begins after it.
+        reader.from_horizon &= records == 0;
         if records == 0 && batch.at_tip {
             held.shard.at_tip(asked_ms);
             reader.seen_ms = reader.seen_ms.max(asked_ms);
