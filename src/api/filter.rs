@@ -1,4 +1,4 @@
-//! `spec.filter` of a trigger: CloudEvents subscription dialects, read from YAML into [`crate::event::filter`].
+//! `spec.filter` of a trigger: CloudEvents subscription dialects and CEL, read from YAML into [`crate::event::filter`].
 //! Must never accept what it does not understand: an unknown dialect is a fault, not a pass.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -7,16 +7,19 @@ use serde_json::{Map, Value};
 use std::borrow::Cow;
 
 use super::{Violation, schema};
-use crate::event::filter::{Attribute, Clause, Dialect, Expression, Filter};
+use crate::event::{
+    cel::{self, Cel},
+    filter::{Attribute, Clause, Dialect, Expression, Filter},
+};
 
 /// Levels of `all`, `any` and `not` inside one clause.
 pub const MAX_DEPTH: usize = 8;
 /// Expressions of one trigger, all clauses together.
 pub const MAX_EXPRESSIONS: usize = 256;
 
-const DIALECTS: [&str; 6] = ["exact", "prefix", "suffix", "all", "any", "not"];
+const DIALECTS: [&str; 7] = ["exact", "prefix", "suffix", "all", "any", "not", "cel"];
 
-/// One clause: exactly one of `exact`, `prefix`, `suffix` (attribute to text), `all`, `any` (lists), `not`.
+/// One clause: exactly one of `exact`, `prefix`, `suffix` (attribute to text), `all`, `any` (lists), `not`, `cel` (text).
 ///
 /// Kept as JSON because it is recursive and CRD schemas are not; [`compile`] checks it in full.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -39,7 +42,7 @@ impl JsonSchema for FilterSpec {
         let list = |text: &str| json_schema!({"type": "array", "description": text, "maxItems": 64, "items": nested});
         json_schema!({
             "type": "object",
-            "description": "One clause: exactly one of exact, prefix, suffix, all, any, not. A missing attribute never matches exact, prefix or suffix.",
+            "description": "One clause: exactly one of exact, prefix, suffix, all, any, not, cel. A missing attribute never matches exact, prefix or suffix.",
             "minProperties": 1,
             "maxProperties": 1,
             "properties": {
@@ -52,6 +55,12 @@ impl JsonSchema for FilterSpec {
                     "type": "object",
                     "description": "A clause that must not match.",
                     "x-kubernetes-preserve-unknown-fields": true
+                },
+                "cel": {
+                    "type": "string",
+                    "description": "A CEL expression over event (the attributes, as texts) and data (JSON data up to 64 KiB, else null) that must be true. One that fails, because a member is absent say, is not true.",
+                    "minLength": 1,
+                    "maxLength": cel::MAX_EXPRESSION_BYTES
                 }
             }
         })
@@ -110,9 +119,26 @@ impl Reader {
             "all" => self.list(value, &at, depth).map(Expression::All),
             "any" => self.list(value, &at, depth).map(Expression::Any),
             "not" => self.value(value, &at, depth + 1).map(|part| Expression::Not(Box::new(part))),
+            "cel" => self.cel(value, &at),
             other => {
                 self.fault(&at, format!("unknown filter dialect {other:?}"), schema::one_of(other, &DIALECTS))
             }
+        }
+    }
+
+    fn cel(&mut self, value: &Value, path: &str) -> Option<Expression> {
+        let example = "write for example event.type == 'order.created' && data.amount > 100";
+        let Some(text) = value.as_str() else {
+            return self.fault(path, "an expression is a text", example);
+        };
+        if self.left == 0 {
+            let what = format!("more than {MAX_EXPRESSIONS} comparisons in one filter");
+            return self.fault(path, what, "split the trigger in two");
+        }
+        self.left -= 1;
+        match Cel::compile(text) {
+            Ok(cel) => Some(Expression::Cel(cel)),
+            Err(error) => self.fault(path, error.to_string(), example),
         }
     }
 

@@ -58,7 +58,7 @@ impl<'a> Judging<'a> {
 
     /// Judges one event at monotone log time `log_time_ms`.
     pub fn judge(&mut self, shard: i32, sequence: i64, log_time_ms: i64, event: &Event) -> Judgement {
-        if let Err(clause) = self.settings.filter.check(&event.attributes, &event.content_type) {
+        if let Err(clause) = self.settings.filter.check(event) {
             return Judgement::Pass(Outcome::Filtered, Reason::Clause(Arc::clone(&clause.path)));
         }
         // Expiry last: it depends on the wall clock, and the window must be a function of the log (D1).

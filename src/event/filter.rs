@@ -1,10 +1,10 @@
 //! [`Filter`]: which events a trigger wants, in the CloudEvents subscription dialects, compiled once. Must never
-//! allocate for an event, and must never look at the body.
+//! allocate for an event, but in a clause that asks for it (CEL).
 
 use http::header::{HeaderName, HeaderValue};
 use std::sync::Arc;
 
-use super::Attributes;
+use super::{Attributes, Event, cel::Cel};
 
 /// How a text attribute is compared. An attribute that the event does not have never matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,23 +97,26 @@ pub enum Expression {
     Any(Vec<Self>),
     /// The part does not match.
     Not(Box<Self>),
+    /// A CEL expression over attributes and JSON data.
+    Cel(Cel),
 }
 
 impl Expression {
     /// Whether the event matches. Recursion depth is the depth of the filter, bounded where it is read.
-    pub fn matches(&self, event: &Attributes, content_type: &HeaderValue) -> bool {
+    pub fn matches(&self, event: &Event) -> bool {
         match self {
             Self::Compare(dialect, attribute, wanted) => {
                 let wanted = wanted.as_bytes();
-                attribute.value(event, content_type).is_some_and(|value| match dialect {
+                attribute.value(&event.attributes, &event.content_type).is_some_and(|value| match dialect {
                     Dialect::Exact => value == wanted,
                     Dialect::Prefix => value.starts_with(wanted),
                     Dialect::Suffix => value.ends_with(wanted),
                 })
             }
-            Self::All(parts) => parts.iter().all(|part| part.matches(event, content_type)),
-            Self::Any(parts) => parts.iter().any(|part| part.matches(event, content_type)),
-            Self::Not(part) => !part.matches(event, content_type),
+            Self::All(parts) => parts.iter().all(|part| part.matches(event)),
+            Self::Any(parts) => parts.iter().any(|part| part.matches(event)),
+            Self::Not(part) => !part.matches(event),
+            Self::Cel(cel) => cel.matches(event),
         }
     }
 }
@@ -144,12 +147,12 @@ impl Filter {
         self.clauses.is_empty()
     }
 
-    /// Judges one event; `content_type` is [`super::Event::content_type`]. No allocation, no lock.
+    /// Judges one event. No lock; no allocation but in a CEL clause.
     ///
     /// # Errors
     /// The first clause that the event does not match.
-    pub fn check(&self, event: &Attributes, content_type: &HeaderValue) -> Result<(), &Clause> {
-        match self.clauses.iter().find(|clause| !clause.expression.matches(event, content_type)) {
+    pub fn check(&self, event: &Event) -> Result<(), &Clause> {
+        match self.clauses.iter().find(|clause| !clause.expression.matches(event)) {
             None => Ok(()),
             Some(clause) => Err(clause),
         }

@@ -1,6 +1,7 @@
 //! One occurrence on its way to a function: [`Event`], its [`Position`] in the source and its identity.
 //! Must never know which broker it came from, and never do I/O.
 
+pub mod cel;
 pub mod cloudevents;
 pub mod filter;
 pub mod hasher;

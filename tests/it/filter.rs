@@ -2,22 +2,40 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
+use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
 use kubeless::{
     api::filter::{FilterSpec, compile},
-    event::{Attributes, filter::Filter},
+    event::{Attributes, Event, Position, cel, filter::Filter},
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-fn event() -> Attributes {
-    Attributes {
+fn event(content_type: &'static str, data: &str) -> Event {
+    let attributes = Attributes {
         id: "order-42".into(),
         source: "/shop/berlin".into(),
         kind: "com.example.order.created".into(),
         subject: None,
         time_ms: -1,
         extensions: vec![(HeaderName::from_static("ce-region"), HeaderValue::from_static("eu-1"))],
+    };
+    Event {
+        position: Position {
+            stream: "t".into(),
+            shard: 0,
+            sequence: 1,
+            coordinates: None,
+            epoch: -1,
+            time_ms: -1,
+        },
+        business: None,
+        lane: None,
+        attributes,
+        content_type: HeaderValue::from_static(content_type),
+        headers: Vec::new(),
+        data: Some(Bytes::copy_from_slice(data.as_bytes())),
+        weight: data.len(),
     }
 }
 
@@ -30,7 +48,7 @@ fn filter(clauses: &Value) -> Filter {
 }
 
 fn passes(clauses: &Value) -> bool {
-    filter(clauses).check(&event(), &HeaderValue::from_static("application/json")).is_ok()
+    filter(clauses).check(&event("application/json", "{}")).is_ok()
 }
 
 #[test]
@@ -58,9 +76,72 @@ fn dialects_compare_as_the_specification_says() {
 }
 
 #[test]
+fn cel_sees_attributes_and_json_data() {
+    let order = r#"{"amount": 120, "price": 1.5, "lines": [{"sku": "a-1", "n": 2}, {"sku": "b-2", "n": 0}], "note": null}"#;
+    let passes = |expression: &str, kind: &'static str, data: &str| {
+        filter(&json!([{"cel": expression}])).check(&event(kind, data)).is_ok()
+    };
+    for (expression, wanted) in [
+        ("true", true),
+        ("data.amount > 100", true),
+        ("data.amount", false), // not a truth value
+        ("data.price * 2.0 == 3.0 && event.type.startsWith('com.example.')", true),
+        ("event.region in ['eu-1', 'eu-2'] && event.specversion == '1.0'", true),
+        ("has(data.voucher) && data.voucher > 5", false),
+        ("data.voucher > 5 || true", true),
+        ("data.voucher > 5", false), // absent: it fails, so it does not match
+        ("!(data.voucher > 5)", false),
+        ("has(event.subject)", false),
+        ("data.lines.exists(line, line.n == 0)", true),
+        ("data.lines.all(line, line.sku.matches('^[a-z]-[0-9]+$'))", true),
+        ("size(data.lines) == 2 && data.note == null", true),
+        ("data.amount / 0 == 1", false),
+        ("event.datacontenttype == 'application/json'", true),
+    ] {
+        assert_eq!(passes(expression, "application/json", order), wanted, "{expression}");
+    }
+    assert!(passes("data.amount == 120", "application/vnd.shop+json; charset=utf-8", order));
+    for (kind, data) in
+        [("text/plain", order), ("application/json", "{\"amount\": 12"), ("application/json", "")]
+    {
+        assert!(passes("data == null", kind, data), "{kind} {data}");
+    }
+    let long = format!("{{\"amount\": 1, \"pad\": \"{}\"}}", "x".repeat(cel::MAX_DATA_BYTES));
+    assert!(passes("data == null", "application/json", &long));
+    let both = filter(&json!([{"any": [{"cel": "data.amount > 1"}, {"exact": {"region": "eu-1"}}]}]));
+    assert!(both.check(&event("application/json", "{}")).is_ok());
+    let alone = filter(&json!([{"cel": "data.amount > 1"}]));
+    assert_eq!(&*alone.check(&event("application/json", "{}")).unwrap_err().path, "filter[0].cel");
+}
+
+#[test]
+fn cel_that_could_cost_too_much_or_is_misspelt_is_refused() {
+    let long = format!("data.a == '{}'", "x".repeat(cel::MAX_EXPRESSION_BYTES));
+    let large = vec!["true"; 150].join("&&");
+    for (expression, wanted) in [
+        ("data.amount >", "not a CEL expression"),
+        ("", "not a CEL expression"),
+        ("dat.amount > 1", "there is no \"dat\""),
+        ("event.type.beginsWith('a')", "there is no \"beginsWith\""),
+        ("data.a.all(x, x.b.all(y, y > x.c))", "inside another one"),
+        ("data.a.map(x, x + 1).size() > 3", "it builds a list in a loop"),
+        ("data.a.matches(data.b)", "written out"),
+        ("data.a.matches('(')", "unclosed group"),
+        (&long, "1024 are allowed"),
+        (&large, "more than 256 parts"),
+    ] {
+        let faults = compile(&specs(&json!([{"cel": expression}])), "/spec/filter").unwrap_err();
+        let text = faults[0].to_string();
+        assert!(text.starts_with("spec.filter.0.cel: ") && text.contains(wanted), "{expression}: {text}");
+    }
+    let faults = compile(&specs(&json!([{"cel": 5}])), "/spec/filter").unwrap_err();
+    assert!(faults[0].to_string().contains("an expression is a text"));
+}
+
+#[test]
 fn the_clause_that_failed_is_named() {
     let filter = filter(&json!([{"prefix": {"type": "com."}}, {"not": {"exact": {"region": "eu-1"}}}]));
-    let failed = filter.check(&event(), &HeaderValue::from_static("text/plain")).unwrap_err();
+    let failed = filter.check(&event("text/plain", "")).unwrap_err();
     assert_eq!(&*failed.path, "filter[1].not");
 }
 

@@ -140,7 +140,7 @@ impl Engine {
         let Body::Event(event) = &item.body else { return None };
         let id = event.business?;
         let settings = self.subscription.settings();
-        settings.filter.check(&event.attributes, &event.content_type).is_ok().then_some(id)
+        settings.filter.check(event).is_ok().then_some(id)
     }
 
     fn keep_for_naming(&self, item: &Item) -> Option<Item> {

@@ -250,7 +250,7 @@ impl Engine {
 pub(super) fn windowed(subscription: &Subscription, item: &Item) -> Option<crate::event::BusinessId> {
     let Body::Event(event) = &item.body else { return None };
     let settings = subscription.settings();
-    let passes = settings.filter.check(&event.attributes, &event.content_type).is_ok();
+    let passes = settings.filter.check(event).is_ok();
     event.business.filter(|_| passes && settings.dedup)
 }
 
