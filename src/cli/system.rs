@@ -7,8 +7,12 @@ use crate::{
     cluster::client,
 };
 use k8s_openapi::{
-    api::{apps::v1::Deployment, core::v1::ConfigMap},
+    api::{
+        apps::v1::{DaemonSet, Deployment},
+        core::v1::{ConfigMap, PodTemplateSpec},
+    },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{Api, api::ListParams};
 
@@ -95,11 +99,16 @@ impl System {
         }
     }
 
-    /// The programs: Deployments of the namespace that are ours by label (the second is Kubeless's own).
-    pub async fn programs(&self, session: &Session) -> kube::Result<Vec<Deployment>> {
-        let api: Api<Deployment> = Api::namespaced(session.connection.client.clone(), &self.namespace);
-        let all = api.list(&ListParams::default().limit(MAX_PROGRAMS)).await?.items;
-        Ok(all.into_iter().filter(is_ours).collect())
+    /// The programs: Deployments and DaemonSets of the namespace that are ours by label.
+    pub async fn programs(&self, session: &Session) -> kube::Result<Vec<Program>> {
+        let client = &session.connection.client;
+        let some = ListParams::default().limit(MAX_PROGRAMS);
+        let deployments: Api<Deployment> = Api::namespaced(client.clone(), &self.namespace);
+        let sets: Api<DaemonSet> = Api::namespaced(client.clone(), &self.namespace);
+        let deployments = deployments.list(&some).await?.items;
+        let sets = sets.list(&some).await?.items;
+        let found = deployments.iter().map(Program::of_deployment).chain(sets.iter().map(Program::of_set));
+        Ok(found.filter(|program| program.is_ours).collect())
     }
 }
 
@@ -108,52 +117,101 @@ pub fn sentences(violations: &[Violation]) -> String {
     violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-fn is_ours(deployment: &Deployment) -> bool {
-    let own = deployment.metadata.labels.iter().flatten();
-    let template = deployment.spec.iter().filter_map(|spec| spec.template.metadata.as_ref());
-    let pods = template.filter_map(|metadata| metadata.labels.as_ref()).flatten();
-    own.chain(pods)
-        .any(|(key, value)| key == "kubeless" || (key == "app.kubernetes.io/part-of" && value == "kubeless"))
+/// A program of the product, or of Kubeless itself, and how it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Program {
+    /// What kubectl calls its kind.
+    pub kind: &'static str,
+    /// Its name.
+    pub name: String,
+    /// What it says it is: its label, else the tag of its image.
+    pub version: Option<String>,
+    /// Pods that are ready.
+    pub ready: i32,
+    /// Pods that are asked for.
+    pub wanted: i32,
+    /// Whether it is Kubeless's own, by the label that Kubeless gave.
+    pub is_old: bool,
+    is_ours: bool,
 }
 
-/// The version a program says it is: its label, else the tag of its image.
-pub fn version(deployment: &Deployment) -> Option<String> {
-    let label =
-        deployment.metadata.labels.as_ref().and_then(|labels| labels.get("app.kubernetes.io/version"));
-    let image = || {
-        let pod = deployment.spec.as_ref()?.template.spec.as_ref()?;
-        let image = pod.containers.first()?.image.as_deref()?;
-        // A registry's port is no tag.
-        let name = image.rsplit('/').next()?;
-        name.split('@').next()?.split_once(':').map(|(_, tag)| tag.to_owned())
-    };
-    label.cloned().or_else(image)
+impl Program {
+    fn of_deployment(found: &Deployment) -> Self {
+        let spec = found.spec.as_ref();
+        let ready = found.status.as_ref().and_then(|status| status.ready_replicas);
+        Self {
+            kind: "deployment",
+            ready: ready.unwrap_or(0),
+            wanted: spec.and_then(|spec| spec.replicas).unwrap_or(1),
+            ..Self::read(&found.metadata, spec.map(|spec| &spec.template))
+        }
+    }
+
+    fn of_set(found: &DaemonSet) -> Self {
+        let status = found.status.clone().unwrap_or_default();
+        Self {
+            kind: "daemonset",
+            ready: status.number_ready,
+            wanted: status.desired_number_scheduled,
+            ..Self::read(&found.metadata, found.spec.as_ref().map(|spec| &spec.template))
+        }
+    }
+
+    fn read(metadata: &ObjectMeta, template: Option<&PodTemplateSpec>) -> Self {
+        let own = || metadata.labels.iter().flatten();
+        let pods = template.and_then(|template| template.metadata.as_ref()?.labels.as_ref());
+        let of_product =
+            |(key, value): (&String, &String)| key == "app.kubernetes.io/part-of" && value == "kubeless";
+        let label =
+            own().find(|(key, _)| *key == "app.kubernetes.io/version").map(|(_, value)| value.clone());
+        Self {
+            name: metadata.name.clone().unwrap_or_default(),
+            version: label.or_else(|| tag(template?)),
+            is_old: own().any(|(key, _)| key == "kubeless"),
+            is_ours: own()
+                .chain(pods.into_iter().flatten())
+                .any(|label| label.0 == "kubeless" || of_product(label)),
+            ..Self::default()
+        }
+    }
 }
 
-/// `(ready, wanted)` Pods.
-pub fn replicas(deployment: &Deployment) -> (i32, i32) {
-    let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-    let ready = deployment.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0);
-    (ready, wanted)
+fn tag(template: &PodTemplateSpec) -> Option<String> {
+    let image = template.spec.as_ref()?.containers.first()?.image.as_deref()?;
+    // A registry's port is no tag.
+    let name = image.rsplit('/').next()?;
+    name.split('@').next()?.split_once(':').map(|(_, tag)| tag.to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
+
+    fn object(labels: &Value, image: &str) -> Value {
+        json!({ "metadata": { "name": "p", "labels": labels },
+            "spec": { "selector": {}, "template": { "metadata": { "labels": { "kubeless": "controller" } },
+                "spec": { "containers": [{ "name": "c", "image": image }] } } },
+            "status": { "readyReplicas": 1, "currentNumberScheduled": 3, "desiredNumberScheduled": 3,
+                "numberMisscheduled": 0, "numberReady": 2 } })
+    }
 
     #[test]
     fn versions_come_from_label_or_tag() {
-        let deployment = |labels: serde_json::Value, image: &str| -> Deployment {
-            serde_json::from_value(json!({ "metadata": { "labels": labels }, "spec": { "selector": {},
-                "template": { "metadata": { "labels": { "kubeless": "controller" } },
-                              "spec": { "containers": [{ "name": "c", "image": image }] } } } }))
-            .unwrap()
-        };
-        let version = |labels, image| super::version(&deployment(labels, image));
+        let read =
+            |labels, image| Program::of_deployment(&serde_json::from_value(object(&labels, image)).unwrap());
+        let version = |labels, image| read(labels, image).version;
         assert_eq!(version(json!({ "app.kubernetes.io/version": "1.2" }), "a:b").as_deref(), Some("1.2"));
         assert_eq!(version(json!({}), "r:5000/kubeless/x:v1.0.8").as_deref(), Some("v1.0.8"));
         assert_eq!(version(json!({}), "r:5000/kubeless/x").as_deref(), None);
-        assert!(is_ours(&deployment(json!({}), "x")));
+        let found = read(json!({}), "x");
+        assert!(found.is_ours && !found.is_old, "{found:?}");
+    }
+
+    #[test]
+    fn a_program_on_each_node_counts_the_nodes() {
+        let set = object(&json!({ "app.kubernetes.io/part-of": "kubeless" }), "x:2");
+        let found = Program::of_set(&serde_json::from_value(set).unwrap());
+        assert_eq!((found.kind, found.ready, found.wanted, found.is_ours), ("daemonset", 2, 3, true));
     }
 }

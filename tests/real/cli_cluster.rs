@@ -369,6 +369,26 @@ fn triggers_live_and_die() {
     let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(lines[1][..4], ["orders", &cli.namespace, "orders", "topic=orders"]);
     cli.refused(&["trigger", "kafka", "update", "order", "--paused"], 1, &["did you mean orders?"]);
+    let events =
+        json!({"received": 7, "inFlight": 1, "outcomes": {"delivered": 4, "failed": 2}, "replicas": 2});
+    let said = json!({"status": {"functions": 3, "events": events,
+        "conditions": [condition("Ready", "False", "Paused", 2)]}});
+    let object =
+        ["patch", "kafkatrigger/orders", "-n", &cli.namespace, "--subresource=status", "--type=merge", "-p"];
+    api.kubectl(&[&object[..], &[&said.to_string()]].concat());
+    let described = cli.ok(&["trigger", "kafka", "describe", "orders"]);
+    let words: Vec<Vec<&str>> = described.lines().map(|line| line.split_whitespace().collect()).collect();
+    for line in [
+        &["Topic:", "orders"][..],
+        &["Functions:", "3"],
+        &["received", "7"],
+        &["failed", "2"],
+        &["in", "flight", "1"],
+    ] {
+        assert!(words.iter().any(|words| words == line), "{line:?} is missing in\n{described}");
+    }
+    assert!(words.iter().any(|words| words.starts_with(&["Ready", "False", "Paused"])), "{described}");
+    cli.refused(&["trigger", "kafka", "describe", "order"], 1, &["did you mean orders?"]);
     assert_eq!(
         cli.ok(&["trigger", "kafka", "delete", "orders"]),
         "kafkatrigger.kubeless.io/orders deleted\n"
@@ -546,6 +566,18 @@ fn what_is_missing_is_named_and_its_fix_works() {
          spec: {containers: [{name: c, image: 'kubeless/function-controller:v1.0.8'}]}}}\n---\n\
          apiVersion: v1\nkind: ConfigMap\nmetadata: {name: kubeless-config}\ndata:\n  runtime-images: |\n    - ID: lua\n      \
          versions: [{version: '5.4', images: [{phase: runtime, image: 'lua:5.4'}]}]\n",
+    );
+    api.apply(
+        "kubeless",
+        "apiVersion: apps/v1\nkind: DaemonSet\nmetadata: {name: kubeless-dispatcher, labels: {app.kubernetes.io/part-of: kubeless}}\n\
+         spec: {selector: {matchLabels: {app: d}}, template: {metadata: {labels: {app: d}}, \
+         spec: {containers: [{name: c, image: 'kubeless/kubeless:0.1.0'}]}}}\n",
+    );
+    let run = cli.run(&["check"]);
+    assert!(
+        run.out.contains("program kubeless-dispatcher") && run.out.contains("no node takes it"),
+        "{}",
+        run.out
     );
     let version = cli.ok(&["version"]);
     assert!(version.contains("v1.0.8 (kubeless/kubeless-controller-manager)"), "{version}");

@@ -3,6 +3,7 @@
 
 use crate::support::{
     kinesis::{self, Scene},
+    metrics,
     process::Dispatcher,
     wait,
     witness::Behaviour,
@@ -34,6 +35,8 @@ fn kinesis_delivers_all_shards_in_the_order_of_their_keys() {
     scene.produce(kinesis, 600, 20);
     let mut dispatcher = scene.start("one");
     scene.settle(LONG).assert_clean();
+    let (_, page) = metrics::get(dispatcher.admin(), "/debug/subscriptions").expect("the page answers");
+    assert!(page.contains(r#""state": "connected""#), "{page}");
     // A restart begins after what is claimed, and takes what came meanwhile.
     stop(&mut dispatcher);
     scene.produce(kinesis, 300, 20);

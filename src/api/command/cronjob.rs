@@ -14,6 +14,7 @@ pub const COMMAND: TriggerCommand = TriggerCommand {
         "kubeless trigger cronjob create tick --function tick --schedule @hourly -p '{\"full\":true}'",
         "kubeless trigger cronjob update report --schedule '0 7 * * *' --time-zone Europe/Berlin",
         "kubeless trigger cronjob list",
+        "kubeless trigger cronjob describe report",
         "kubeless trigger cronjob delete report tick",
     ],
     flags: &[

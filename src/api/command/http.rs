@@ -20,6 +20,7 @@ pub const COMMAND: TriggerCommand = TriggerCommand {
         "kubeless trigger http create hello --function-name hello --gateway traefik --hostname a.example",
         "kubeless trigger http update hello --path greet --cors-enable",
         "kubeless trigger http list -A",
+        "kubeless trigger http describe hello",
         "kubeless trigger http delete hello",
     ],
     flags: &[

@@ -6,7 +6,7 @@ use crate::{
         Exit,
         output::{self, Format, Table, talk},
         session::{Place, Session},
-        system::{self, System},
+        system::System,
     },
     cluster::client,
     telemetry::VERSION,
@@ -91,10 +91,10 @@ async fn ask(session: &Session) -> anyhow::Result<Server> {
     let system = System::find(session).await;
     // Who may not see the programs learns at least what Kubernetes it is.
     let programs = system.programs(session).await.unwrap_or_default();
-    let programs = programs.iter().map(|deployment| Program {
-        name: deployment.metadata.name.clone().unwrap_or_default(),
+    let programs = programs.into_iter().map(|found| Program {
+        name: found.name,
         namespace: system.namespace.clone(),
-        version: system::version(deployment),
+        version: found.version,
     });
     Ok(Server { kubernetes: info.git_version, programs: programs.collect() })
 }

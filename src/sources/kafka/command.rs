@@ -15,6 +15,7 @@ pub const COMMAND: TriggerCommand = TriggerCommand {
         "kubeless trigger kafka create orders --trigger-topic orders --function-selector topic=orders",
         "kubeless trigger kafka update orders --paused",
         "kubeless trigger kafka list -A",
+        "kubeless trigger kafka describe orders",
         "kubeless trigger kafka delete orders",
     ],
     flags: &[

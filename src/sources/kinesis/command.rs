@@ -14,6 +14,7 @@ pub const COMMAND: TriggerCommand = TriggerCommand {
       --aws-region eu-central-1 --shard-id shardId-000000000000 --secret aws",
         "kubeless trigger kinesis update clicks --shard-id shardId-000000000001",
         "kubeless trigger kinesis list -A",
+        "kubeless trigger kinesis describe clicks",
         "kubeless trigger kinesis delete clicks",
     ],
     flags: &[

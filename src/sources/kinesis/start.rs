@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     api::{
+        conditions::reasons,
         kind::TriggerObject,
         trigger::{Ordering, TriggerCore},
     },
@@ -61,6 +62,20 @@ impl Source for KinesisSource {
 
     fn credentials(&self, trigger: &TriggerObject) -> Option<String> {
         trigger.downcast::<KinesisTrigger>()?.spec.secret.clone()
+    }
+
+    fn reason_of(&self, status: &str) -> &'static str {
+        // The service's codes, and the library's words where nothing was answered.
+        let status = status.to_ascii_lowercase();
+        let says = |words: &[&str]| words.iter().any(|word| status.contains(word));
+        if says(&["accessdenied", "unrecognizedclient", "signature", "security token", "incompletesignature"])
+        {
+            reasons::NOT_AUTHORIZED
+        } else if says(&["dispatch failure", "timed out", "timeout", "connect", "dns"]) {
+            reasons::UNREACHABLE
+        } else {
+            reasons::SOURCE_ERROR
+        }
     }
 
     fn start(

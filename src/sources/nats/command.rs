@@ -15,6 +15,7 @@ pub const COMMAND: TriggerCommand = TriggerCommand {
         "kubeless trigger nats create orders --trigger-topic 'orders.*' --function-selector topic=orders",
         "kubeless trigger nats update orders --paused",
         "kubeless trigger nats list -A",
+        "kubeless trigger nats describe orders",
         "kubeless trigger nats delete orders",
     ],
     flags: &[

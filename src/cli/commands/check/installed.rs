@@ -16,7 +16,7 @@ use crate::{
             Session, explain,
             objects::{FUNCTIONS, conditions},
         },
-        system::{self, System},
+        system::{self, Program, System},
     },
     cluster::client,
     telemetry,
@@ -114,7 +114,8 @@ async fn programs(session: &Session, system: &System) -> Vec<Finding> {
     let found = match system.programs(session).await {
         Ok(found) => found,
         Err(error) => {
-            let fix = format!("an administrator sees them: kubectl -n {namespace} get deployments");
+            let fix =
+                format!("an administrator sees them: kubectl -n {namespace} get deployments,daemonsets");
             return vec![Finding::warning("programs", client::explain(&error), fix)];
         }
     };
@@ -125,16 +126,20 @@ async fn programs(session: &Session, system: &System) -> Vec<Finding> {
         let fix = "kubeless install (or set KUBELESS_NAMESPACE if it runs elsewhere)";
         return vec![Finding::problem("programs", detail, fix)];
     }
-    found.iter().map(|deployment| program(deployment, namespace)).collect()
+    found.iter().map(|found| program(found, namespace)).collect()
 }
 
-fn program(deployment: &k8s_openapi::api::apps::v1::Deployment, namespace: &str) -> Finding {
-    let name = deployment.metadata.name.as_deref().unwrap_or_default();
-    let (ready, wanted) = system::replicas(deployment);
-    let version = system::version(deployment).unwrap_or_else(|| "unknown version".to_owned());
+fn program(found: &Program, namespace: &str) -> Finding {
+    let (kind, name, ready, wanted) = (found.kind, &found.name, found.ready, found.wanted);
+    let version = found.version.clone().unwrap_or_else(|| "unknown version".to_owned());
     let detail = format!("{ready}/{wanted} ready, {version}, namespace {namespace}");
     let check = format!("program {name}");
     match () {
+        () if wanted == 0 && kind == "daemonset" => Finding::warning(
+            check,
+            format!("{detail}: no node takes it"),
+            format!("kubectl -n {namespace} describe {kind} {name}"),
+        ),
         () if wanted == 0 => Finding::warning(
             check,
             format!("{detail}: it is scaled to zero"),
@@ -144,7 +149,7 @@ fn program(deployment: &k8s_openapi::api::apps::v1::Deployment, namespace: &str)
             check,
             detail,
             format!(
-                "kubectl -n {namespace} describe deployment {name}; kubectl -n {namespace} logs deployment/{name}"
+                "kubectl -n {namespace} describe {kind} {name}; kubectl -n {namespace} logs {kind}/{name}"
             ),
         ),
         () if version.trim_start_matches('v') != telemetry::VERSION => Finding::warning(

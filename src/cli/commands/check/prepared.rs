@@ -7,7 +7,7 @@ use super::{
 use crate::{
     cli::{
         session::{Session, explain},
-        system::{self, System},
+        system::System,
     },
     cluster::client,
 };
@@ -90,23 +90,22 @@ async fn existing(session: &Session, system: &System) -> Finding {
     let programs = match system.programs(session).await {
         Ok(programs) => programs,
         Err(error) => {
-            return Finding::warning(name, client::explain(&error), "ask for: list on deployments.apps");
+            return Finding::warning(
+                name,
+                client::explain(&error),
+                "ask for: list on deployments.apps and daemonsets.apps",
+            );
         }
     };
-    let kubeless = |deployment: &k8s_openapi::api::apps::v1::Deployment| {
-        deployment.metadata.labels.iter().flatten().any(|(key, _)| key == "kubeless")
-    };
-    let old: Vec<&str> = programs
-        .iter()
-        .filter(|found| kubeless(found))
-        .filter_map(|found| found.metadata.name.as_deref())
-        .collect();
+    let old: Vec<&str> =
+        programs.iter().filter(|found| found.is_old).map(|found| found.name.as_str()).collect();
     match (programs.as_slice(), old.as_slice()) {
         ([], _) => {
             Finding::ok(name, format!("none in namespace {}: this will be a new one", system.namespace))
         }
         (_, []) => {
-            let version = programs.iter().find_map(system::version).unwrap_or_else(|| "unknown".to_owned());
+            let version = programs.iter().find_map(|found| found.version.clone());
+            let version = version.unwrap_or_else(|| "unknown".to_owned());
             Finding::ok(
                 name,
                 format!("version {version} in namespace {}: this will be an upgrade", system.namespace),

@@ -73,7 +73,11 @@ pub async fn run(args: &Args, session: &Session, wiring: &dyn Wiring) -> anyhow:
     Ok(Exit::Ok)
 }
 
-fn section(out: &mut impl Write, title: &str, table: &Table) -> std::io::Result<()> {
+/// A table below its title.
+///
+/// # Errors
+/// Nothing can be written.
+pub fn section(out: &mut impl Write, title: &str, table: &Table) -> std::io::Result<()> {
     if table.len() <= 1 {
         return writeln!(out, "{title}: {NONE}");
     }
@@ -139,9 +143,10 @@ fn timeout(seconds: &str) -> String {
     }
 }
 
-fn conditions_of(function: &Value, now: Timestamp) -> Table {
+/// The conditions of any object of ours.
+pub fn conditions_of(object: &Value, now: Timestamp) -> Table {
     let mut table = Table::new(&["TYPE", "STATUS", "REASON", "SINCE", "MESSAGE"]);
-    for condition in conditions(function) {
+    for condition in conditions(object) {
         let tone = match condition.status.as_str() {
             "True" => Tone::Good,
             "False" => Tone::Bad,

@@ -5,12 +5,12 @@ mod change;
 mod code;
 mod delete;
 mod deploy;
-mod describe;
+pub mod describe;
 mod flags;
 mod list;
 mod logs;
 mod pairs;
-mod rows;
+pub mod rows;
 mod top;
 mod update;
 

@@ -1,5 +1,6 @@
 //! The command line of one trigger kind, from its description. Must never read a value: see `fields`.
 
+use super::describe;
 use crate::{
     api::command::{Flag, TriggerCommand, Value},
     cli::{commands::delete, listing::Listing, written::Writing},
@@ -15,6 +16,8 @@ pub fn command(kind: &TriggerCommand) -> Command {
     let delete = delete::Flags::augment_args(many()).name("delete").about(format!("Removes {noun}s"));
     let list = Listing::augment_args(many().mut_arg(NAME, |names| names.required(false).num_args(0..)));
     let list = list.name("list").visible_alias("ls").about(format!("Lists {noun}s"));
+    let describe = describe::Flags::augment_args(Command::new("").arg(name_arg()));
+    let describe = describe.name("describe").about(format!("Shows one {noun}, how it is and its events"));
     Command::new(kind.name)
         .about(kind.about.trim_end_matches('.'))
         .before_help(examples(kind, ""))
@@ -24,6 +27,7 @@ pub fn command(kind: &TriggerCommand) -> Command {
         .subcommand(verb(kind, false).name("update").about(changes))
         .subcommand(delete)
         .subcommand(list)
+        .subcommand(describe)
         .mut_subcommands(|verb| {
             let examples = examples(kind, verb.get_name());
             verb.before_help(examples)

@@ -64,7 +64,7 @@ fn ready(trigger: &Value) -> [Cell; 2] {
 }
 
 /// A field as people write it; a selector as its labels.
-fn shown(value: Option<&Value>) -> String {
+pub fn shown(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => "<none>".to_owned(),
         Some(Value::String(text)) if text.is_empty() => "<none>".to_owned(),

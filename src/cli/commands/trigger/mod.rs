@@ -1,6 +1,7 @@
-//! `kubeless trigger KIND create|update|delete|list`, made from the descriptions that the sources give. Must never
+//! `kubeless trigger KIND create|update|delete|list|describe`, made from the descriptions that the sources give. Must never
 //! name a source.
 
+mod describe;
 mod fields;
 mod flags;
 mod list;
@@ -68,6 +69,7 @@ impl Args {
             "create" => create(kind, matches, &place),
             "update" => update(kind, matches, &place),
             "delete" => place.run(async |session| delete(kind, matches, session).await),
+            "describe" => place.run(async |session| describe::run(kind, matches, session).await),
             _ => place.run(async |session| list::run(kind, matches, session).await),
         }
     }

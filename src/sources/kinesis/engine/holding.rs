@@ -179,6 +179,9 @@ impl Engine {
         self.tidy(&texts, asked_ms);
         self.take();
         self.give_back();
+        // Also without a shard: service and register have answered, and others serve them.
+        self.parts.subscription.set_connected(true);
+        self.parts.subscription.metrics().connected.set(1.0);
     }
 
     /// The first dispatcher that sees the stream writes down where its shards begin.
