@@ -109,6 +109,8 @@ pub mod reasons {
         SOURCE_ERROR = "SourceError",
         /// Each event is claimed durably at its source before the call.
         CLAIMED_AT_SOURCE = "ClaimedAtSource",
+        /// The source hands each event to one consumer, once, and keeps no record of it: what a crash loses is not named.
+        HANDED_OUT_ONCE = "HandedOutOnce",
         /// Events pass by a component (ingress controller, Job) that may send one twice or not at all.
         OUTSIDE_THE_CLAIM = "OutsideTheClaim",
     }

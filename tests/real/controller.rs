@@ -338,3 +338,38 @@ fn foreign_objects_are_left_alone_and_bad_ones_do_not_stop_others() {
     until_condition(api, &namespace, "functions.kubeless.io/bad", "Deployed", "True", "Applied");
     drop(controller);
 }
+
+#[test]
+fn malformed_triggers_are_told_by_whoever_acts_on_them() {
+    let api = server();
+    let namespace = api.namespace("faults");
+    configure(api, &namespace, &images("run:1"));
+    let controller = Controller::start(&api.kubeconfig(), &namespace, &[]);
+    api.apply(&namespace, &function("good", &hello()));
+    let apply = |kind: &str, name: &str, spec: Value| {
+        let object = json!({"apiVersion": "kubeless.io/v1beta1", "kind": kind, "metadata": {"name": name}, "spec": spec});
+        api.apply(&namespace, &object.to_string());
+    };
+    let late = json!({"timeout": "999h"});
+    // The dispatcher's, which does not run here: nobody else may speak of it.
+    let schedule = |executor: &str, delivery: &Value| json!({"function-name": "good", "schedule": "0 0 1 1 *", "executor": executor, "delivery": delivery});
+    apply("CronJobTrigger", "others", schedule("Dispatcher", &late));
+    apply("CronJobTrigger", "bad", schedule("CronJob", &late));
+    let http = json!({"function-name": "good", "host-name": "shop.example.com", "delivery": late});
+    apply("HTTPTrigger", "bad", http);
+    apply("CronJobTrigger", "sound", schedule("CronJob", &json!({})));
+    for what in ["httptriggers.kubeless.io/bad", "cronjobtriggers.kubeless.io/bad"] {
+        let refused = until_condition(api, &namespace, what, "Accepted", "False", "Invalid");
+        assert_eq!(condition(&refused, "Ready"), Some(("False".into(), "Invalid".into())), "{what}");
+        let message = refused["status"]["conditions"][0]["message"].as_str().expect("words");
+        assert!(message.contains("spec.delivery.timeout"), "{message}");
+    }
+    let sound = "cronjobtriggers.kubeless.io/sound";
+    until_condition(api, &namespace, sound, "Deployed", "True", "Applied");
+    assert!(api.get(&namespace, "cronjobtriggers.kubeless.io/others").get("status").is_none());
+    // Handed to the dispatcher: what was said of it does not stand beside the dispatcher's words.
+    apply("CronJobTrigger", "sound", schedule("Dispatcher", &json!({})));
+    let words = || api.get(&namespace, sound).pointer("/status/conditions").cloned();
+    wait::until("the controller's words to go", PATIENCE, || words().is_none().then_some(()));
+    drop(controller);
+}

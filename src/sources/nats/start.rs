@@ -12,7 +12,11 @@ use super::{
     stream::{Plan, StreamThread},
 };
 use crate::{
-    api::{conditions::reasons, kind::TriggerObject, trigger::Ordering},
+    api::{
+        conditions::{Fact, reasons, types},
+        kind::TriggerObject,
+        trigger::Ordering,
+    },
     dispatch::{
         Flow, FlowParts, Route, Settings, Subscription, SubscriptionParts, Window, WindowConfig,
         dead_letter::DeadLetterSink,
@@ -71,6 +75,12 @@ impl Source for NatsSource {
         } else {
             reasons::SOURCE_ERROR
         }
+    }
+
+    fn promise(&self, trigger: &TriggerObject) -> Fact {
+        let of_stream = trigger.downcast::<NATSTrigger>().is_some_and(|typed| typed.spec.stream.is_some());
+        let reason = if of_stream { reasons::CLAIMED_AT_SOURCE } else { reasons::HANDED_OUT_ONCE };
+        Fact::new(types::AT_MOST_ONCE, true, reason, "")
     }
 
     fn start(
