@@ -173,15 +173,19 @@ fn is_label_text(text: &str) -> bool {
 
 /// Whether `text` is a DNS-1123 label: what namespaces, Services and credentials are called.
 pub fn is_dns_label(text: &str) -> bool {
+    text.len() <= 63 && is_part(text)
+}
+
+/// Whether `text` is a DNS-1123 subdomain as Kubernetes has it: what most objects are called. Only the whole is bounded; its
+/// parts may be longer than a label.
+pub fn is_subdomain(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_part)
+}
+
+fn is_part(text: &str) -> bool {
     let alnum = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
     !text.is_empty()
-        && text.len() <= 63
         && text.bytes().all(|c| alnum(c) || c == b'-')
         && !text.starts_with('-')
         && !text.ends_with('-')
-}
-
-/// Whether `text` is a DNS-1123 subdomain: what most objects are called.
-pub fn is_subdomain(text: &str) -> bool {
-    text.len() <= 253 && text.split('.').all(is_dns_label)
 }
