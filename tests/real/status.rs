@@ -171,7 +171,9 @@ fn what_is_wrong_is_said_and_what_others_wrote_stays() {
     // As the source of the clock claims.
     let claim = json!({
         "apiVersion": "kubeless.io/v1beta1", "kind": "CronJobTrigger", "metadata": {"name": "malformed"},
-        "status": {"claim": {"token": "t", "instance": "i"}},
+        "status": {"claim": [
+            {"token": "t", "instance": "i", "instant": "2026-01-01T00:00:00Z", "deadline": "2026-01-01T00:01:00Z"},
+        ]},
     });
     let apply = [
         "apply",
@@ -195,7 +197,7 @@ fn what_is_wrong_is_said_and_what_others_wrote_stays() {
         }
     }
     let clock = ("CronJobTrigger", "malformed");
-    assert_eq!(status(api, &shop, clock.0, clock.1)["claim"]["token"], "t");
+    assert_eq!(status(api, &shop, clock.0, clock.1)["claim"][0]["token"], "t");
     says(api, &shop, ("KafkaTrigger", "sound"), types::READY, ("False", reasons::NOTHING_SELECTED));
     let named = says(
         api,
@@ -211,7 +213,7 @@ fn what_is_wrong_is_said_and_what_others_wrote_stays() {
     api.kubectl(&["patch", "-n", &namespace, &at, "--type=merge", "-p", edit]);
     wait::until("our conditions are gone", LIMIT, || {
         let now = status(api, &shop, clock.0, clock.1);
-        (now.get("conditions").is_none() && now["claim"]["token"] == "t").then_some(())
+        (now.get("conditions").is_none() && now["claim"][0]["token"] == "t").then_some(())
     });
     // No broker there.
     shop.servers = format!("127.0.0.1:{}", free_port());
