@@ -147,6 +147,18 @@ pub const RESERVED: &[Reserved] = &[
         resources: &["*"],
         why: "the first list of a watch, from API servers that do not stream it",
     },
+    Reserved {
+        account: "kubeless-dispatcher",
+        verbs: &["get"],
+        resources: &["kubeless.io/cronjobtriggers/status"],
+        why: "triggers with `executor: Dispatcher`: the last instant that was claimed",
+    },
+    Reserved {
+        account: "kubeless-dispatcher",
+        verbs: &["delete"],
+        resources: &["coordination.k8s.io/leases"],
+        why: "registers of sources that have none of their own: what is no more, and a replica that leaves",
+    },
 ];
 
 /// The table as a page of the documentation.

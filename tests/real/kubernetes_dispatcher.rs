@@ -149,8 +149,14 @@ fn revoked_rights_stop_claiming_and_granted_ones_let_it_go_on() {
         .iter()
         .flat_map(|rule| rule.resources.iter().map(move |resource| format!("{}/{resource}", rule.group)))
         .collect();
-    let used = api.used_by(&format!("system:serviceaccount:{namespace}:dispatcher"));
-    let used: BTreeSet<String> =
-        used.iter().map(|line| line.split_once(' ').expect("verb and resource").1.to_owned()).collect();
+    // The status of each object is written in its turn.
+    let account = format!("system:serviceaccount:{namespace}:dispatcher");
+    let mut used = BTreeSet::new();
+    let _ = wait::try_until(LIMIT, || {
+        used = api.used_by(&account);
+        used =
+            used.iter().map(|line| line.split_once(' ').expect("verb and resource").1.to_owned()).collect();
+        (used == granted).then_some(())
+    });
     assert_eq!(used, granted);
 }
