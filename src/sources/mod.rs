@@ -16,7 +16,8 @@ use crate::{
     },
     cluster::secrets::SecretData,
     config::DispatcherConfig,
-    dispatch::{Route, Subscription, Workers},
+    dispatch::{Route, Settings, Subscription, SubscriptionParts, Window, WindowConfig, Workers},
+    event::headers::HeaderTemplate,
     ledger::journal::Journal,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -26,6 +27,9 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::Semaphore;
+
+/// Generations of a deduplication window: each expires as a whole.
+const GENERATIONS: usize = 8;
 
 /// The list: one line per source.
 pub static KINDS: &[&dyn SourceKind] = &[&kafka::Kafka, &nats::Nats, &kinesis::Kinesis, &cron::Clock];
@@ -143,6 +147,38 @@ pub struct Environment {
     /// The API server and the namespace of this process, for registers that have no other place; `None`: objects come from
     /// folders.
     pub cluster: Option<(kube::Client, Arc<str>)>,
+}
+
+impl Environment {
+    /// The subscription of `trigger` and `route`, for the source called `source`. Requests carry what `headers` makes of the
+    /// name of this program.
+    pub fn subscription(
+        &self,
+        source: &'static str,
+        trigger: &TriggerObject,
+        route: &Route,
+        headers: impl FnOnce(&'static str) -> HeaderTemplate,
+    ) -> Subscription {
+        let core = &trigger.core;
+        let window = WindowConfig {
+            span_ms: i64::try_from(core.dedup.window.as_millis()).unwrap_or(i64::MAX),
+            max_entries: core.dedup.max_entries,
+            generations: GENERATIONS,
+        };
+        Subscription::new(SubscriptionParts {
+            trigger: route.key.trigger.object.clone(),
+            uid: Arc::clone(&core.uid),
+            function: route.key.function.clone(),
+            source,
+            settings: Settings::of(core, self.timeout_margin),
+            target: Arc::clone(&route.target),
+            function_permits: Arc::clone(&self.permits),
+            template: headers(concat!("kubeless-dispatcher/", env!("CARGO_PKG_VERSION"))),
+            window: Window::new(window),
+            journal: Arc::clone(&self.journal),
+            workers: Arc::clone(&self.workers),
+        })
+    }
 }
 
 /// What a source's thread is asked to do.

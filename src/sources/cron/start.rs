@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     api::{cronjob_trigger::CronJobTrigger, kind::TriggerObject},
-    dispatch::{Flow, FlowParts, Route, Settings, Subscription, SubscriptionParts, Window, WindowConfig},
+    dispatch::{Flow, FlowParts, Route},
     event::{headers::HeaderTemplate, tick::EMITTER},
     sources::{Environment, Error, Running, Source},
 };
@@ -75,7 +75,10 @@ impl Source for CronSource {
     ) -> Result<Running, Error> {
         let typed = trigger.downcast::<CronJobTrigger>().ok_or("not a CronJobTrigger")?;
         let facts = Facts::of(trigger, &typed)?;
-        let subscription = Arc::new(subscription(trigger, route, environment, facts.has_payload()));
+        let subscription = Arc::new(environment.subscription("cron", trigger, route, |agent| {
+            let template = HeaderTemplate::new(EMITTER, None, agent);
+            if facts.has_payload() { template } else { template.without_body() }
+        }));
         // New for every start: what this memory does not know of its own was never sent (N3).
         let token = Token(fastrand::u64(1..));
         let (orders, received) = mpsc::channel();
@@ -99,28 +102,4 @@ impl Source for CronSource {
         let thread = std::thread::Builder::new().name(name).spawn(move || CronThread::new(parts).run())?;
         Ok(Running { subscription, orders, thread, status })
     }
-}
-
-fn subscription(
-    trigger: &TriggerObject,
-    route: &Route,
-    environment: &Environment,
-    has_payload: bool,
-) -> Subscription {
-    let agent = concat!("kubeless-dispatcher/", env!("CARGO_PKG_VERSION"));
-    let template = HeaderTemplate::new(EMITTER, None, agent);
-    Subscription::new(SubscriptionParts {
-        trigger: route.key.trigger.object.clone(),
-        uid: Arc::clone(&trigger.core.uid),
-        function: route.key.function.clone(),
-        source: "cron",
-        settings: Settings::of(&trigger.core, environment.timeout_margin),
-        target: Arc::clone(&route.target),
-        function_permits: Arc::clone(&environment.permits),
-        template: if has_payload { template } else { template.without_body() },
-        // An instant is identified by the register: no window remembers it.
-        window: Window::new(WindowConfig { span_ms: 0, max_entries: 1, generations: 1 }),
-        journal: Arc::clone(&environment.journal),
-        workers: Arc::clone(&environment.workers),
-    })
 }

@@ -18,9 +18,7 @@ use crate::{
         kind::TriggerObject,
         trigger::{DedupKey, Ordering, TriggerCore},
     },
-    dispatch::{
-        Route, Settings, Subscription, SubscriptionParts, Window, WindowConfig, dead_letter::DeadLetterSink,
-    },
+    dispatch::{Route, Subscription, dead_letter::DeadLetterSink},
     event::headers::HeaderTemplate,
     sources::{Environment, Error, Running, Source},
 };
@@ -28,9 +26,6 @@ use std::{
     cell::Cell,
     sync::{Arc, Mutex, mpsc},
 };
-
-/// Generations of the deduplication window: each expires as a whole.
-const GENERATIONS: usize = 8;
 
 /// The source with its configuration.
 pub struct KafkaSource {
@@ -91,7 +86,9 @@ impl Source for KafkaSource {
         let topic: Arc<str> = spec.topic.as_str().into();
         let connection =
             client::connection(&typed, &self.options, &self.security, environment.secret.as_deref())?;
-        let subscription = Arc::new(subscription(trigger, route, environment, &topic));
+        let subscription = Arc::new(environment.subscription("kafka", trigger, route, |agent| {
+            HeaderTemplate::new("kafkatriggers.kubeless.io", Some(&topic), agent)
+        }));
         let dead_letters = dead_letters(&connection, trigger, &subscription)?;
         let keep_originals = dead_letters.is_some();
         let engine = Engine::new(
@@ -144,34 +141,6 @@ fn dead_letters(
 fn group(route: &Route, topic: &str) -> String {
     let key = &route.key;
     format!("{}_{}_{}_{topic}", key.trigger.object.namespace, key.trigger.object.name, key.function.name)
-}
-
-fn subscription(
-    trigger: &TriggerObject,
-    route: &Route,
-    environment: &Environment,
-    topic: &Arc<str>,
-) -> Subscription {
-    let core = &trigger.core;
-    let window = WindowConfig {
-        span_ms: i64::try_from(core.dedup.window.as_millis()).unwrap_or(i64::MAX),
-        max_entries: core.dedup.max_entries,
-        generations: GENERATIONS,
-    };
-    let agent = concat!("kubeless-dispatcher/", env!("CARGO_PKG_VERSION"));
-    Subscription::new(SubscriptionParts {
-        trigger: route.key.trigger.object.clone(),
-        uid: Arc::clone(&core.uid),
-        function: route.key.function.clone(),
-        source: "kafka",
-        settings: Settings::of(core, environment.timeout_margin),
-        target: Arc::clone(&route.target),
-        function_permits: Arc::clone(&environment.permits),
-        template: HeaderTemplate::new("kafkatriggers.kubeless.io", Some(topic), agent),
-        window: Window::new(window),
-        journal: Arc::clone(&environment.journal),
-        workers: Arc::clone(&environment.workers),
-    })
 }
 
 fn policy(trigger: &KafkaTrigger) -> Result<Policy, Error> {

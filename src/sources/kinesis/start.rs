@@ -16,7 +16,7 @@ use crate::{
         kind::TriggerObject,
         trigger::{Ordering, TriggerCore},
     },
-    dispatch::{Flow, FlowParts, Route, Settings, Subscription, SubscriptionParts, Window, WindowConfig},
+    dispatch::{Flow, FlowParts, Route},
     event::headers::HeaderTemplate,
     sources::{Environment, Error, Running, Source},
 };
@@ -25,9 +25,6 @@ use std::{
     sync::{Arc, Mutex, mpsc},
 };
 use tokio::sync::Notify;
-
-/// Generations of the deduplication window: each expires as a whole.
-const GENERATIONS: usize = 8;
 
 /// Makes a store on the thread that uses it.
 type MakeStore = Box<dyn FnOnce() -> Rc<dyn Store> + Send>;
@@ -88,7 +85,9 @@ impl Source for KinesisSource {
         let spec = &typed.spec;
         let address = self.address(spec, environment)?;
         let stream: Arc<str> = spec.stream.as_str().into();
-        let subscription = Arc::new(subscription(trigger, route, environment));
+        let subscription = Arc::new(environment.subscription("kinesis", trigger, route, |agent| {
+            HeaderTemplate::new("kinesistriggers.kubeless.io", None, agent)
+        }));
         // New for every thread, not for the process: an own entry that this memory does not know was never sent (N3).
         let token = Token(fastrand::u64(1..));
         let wake = Arc::new(Notify::new());
@@ -171,29 +170,6 @@ fn start_ms(start: StartingPosition, text: Option<&str>) -> Result<Option<i64>, 
     let time: jiff::Timestamp =
         text.parse().map_err(|e| format!("spec.startingTimestamp {text:?}: {e}; use RFC 3339"))?;
     Ok(Some(time.as_millisecond()))
-}
-
-fn subscription(trigger: &TriggerObject, route: &Route, environment: &Environment) -> Subscription {
-    let core = &trigger.core;
-    let window = WindowConfig {
-        span_ms: i64::try_from(core.dedup.window.as_millis()).unwrap_or(i64::MAX),
-        max_entries: core.dedup.max_entries,
-        generations: GENERATIONS,
-    };
-    let agent = concat!("kubeless-dispatcher/", env!("CARGO_PKG_VERSION"));
-    Subscription::new(SubscriptionParts {
-        trigger: route.key.trigger.object.clone(),
-        uid: Arc::clone(&core.uid),
-        function: route.key.function.clone(),
-        source: "kinesis",
-        settings: Settings::of(core, environment.timeout_margin),
-        target: Arc::clone(&route.target),
-        function_permits: Arc::clone(&environment.permits),
-        template: HeaderTemplate::new("kinesistriggers.kubeless.io", None, agent),
-        window: Window::new(window),
-        journal: Arc::clone(&environment.journal),
-        workers: Arc::clone(&environment.workers),
-    })
 }
 
 fn decode_config(core: &TriggerCore, stream: &Arc<str>, options: &Options) -> DecodeConfig {

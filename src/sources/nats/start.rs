@@ -17,10 +17,7 @@ use crate::{
         kind::TriggerObject,
         trigger::Ordering,
     },
-    dispatch::{
-        Flow, FlowParts, Route, Settings, Subscription, SubscriptionParts, Window, WindowConfig,
-        dead_letter::DeadLetterSink,
-    },
+    dispatch::{Flow, FlowParts, Route, Settings, Subscription, dead_letter::DeadLetterSink},
     event::{headers::HeaderTemplate, message::Limits},
     sources::{Environment, Error, Exit, Running, Source},
 };
@@ -29,9 +26,6 @@ use std::{
     time::Duration,
 };
 use tokio::sync::Notify;
-
-/// Generations of the deduplication window: each expires as a whole.
-const GENERATIONS: usize = 8;
 
 /// The source with its configuration.
 pub struct NatsSource {
@@ -91,7 +85,9 @@ impl Source for NatsSource {
     ) -> Result<Running, Error> {
         let typed = trigger.downcast::<NATSTrigger>().ok_or("not a NATSTrigger")?;
         let access = Access::of(&typed, &self.options, environment.secret.as_deref())?;
-        let subscription = Arc::new(subscription(trigger, route, environment));
+        let subscription = Arc::new(environment.subscription("nats", trigger, route, |agent| {
+            HeaderTemplate::new("natstriggers.kubeless.io", None, agent)
+        }));
         let dead_letters = dead_letters(trigger, &subscription);
         let wake = Arc::new(Notify::new());
         let parts = FlowParts {
@@ -177,29 +173,6 @@ fn dead_letters(trigger: &TriggerObject, subscription: &Subscription) -> Option<
         dropped: metrics.dead_letters_dropped.clone(),
     };
     Some(DeadLetterSubject::new(&sink.topic, counts))
-}
-
-fn subscription(trigger: &TriggerObject, route: &Route, environment: &Environment) -> Subscription {
-    let core = &trigger.core;
-    let window = WindowConfig {
-        span_ms: i64::try_from(core.dedup.window.as_millis()).unwrap_or(i64::MAX),
-        max_entries: core.dedup.max_entries,
-        generations: GENERATIONS,
-    };
-    let agent = concat!("kubeless-dispatcher/", env!("CARGO_PKG_VERSION"));
-    Subscription::new(SubscriptionParts {
-        trigger: route.key.trigger.object.clone(),
-        uid: Arc::clone(&core.uid),
-        function: route.key.function.clone(),
-        source: "nats",
-        settings: Settings::of(core, environment.timeout_margin),
-        target: Arc::clone(&route.target),
-        function_permits: Arc::clone(&environment.permits),
-        template: HeaderTemplate::new("natstriggers.kubeless.io", None, agent),
-        window: Window::new(window),
-        journal: Arc::clone(&environment.journal),
-        workers: Arc::clone(&environment.workers),
-    })
 }
 
 fn decode_config(trigger: &TriggerObject, options: &Options) -> DecodeConfig {
