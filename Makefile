@@ -40,14 +40,14 @@ alerts: ## the alert rules and their tests, with promtool (seconds)
 	@scripts/alerts.sh
 
 real: setup ## the product against a real Apache Kafka and a real Kubernetes
-	@echo "tests/real: real Kafka brokers and Kubernetes API servers (usually 1 to 5 minutes) …"
+	@echo "tests/real: real Kafka brokers and Kubernetes API servers (usually 5 to 10 minutes) …"
 	cargo test $(TESTKIT) --test real
 
 faults: setup ## crashes and outages with real Kafka, judged by an outside witness
 	@echo "tests/faults: kill -9, rebalances, broken functions, outages of a cluster (usually 8 to 16 minutes) …"
 	cargo test $(TESTKIT) --test faults -- --test-threads=1
 
-test: setup deny check python node alerts real faults ## everything (cold: under 60 minutes, warm: under 20)
+test: setup deny check python node alerts real faults ## everything (cold: under 75 minutes, warm: about 30)
 	@echo "test: everything passed"
 
 cluster: ## a Kubernetes with Pods on this machine, for trying things (root; usually 10 s; eval the line it prints)

@@ -7,6 +7,8 @@ use crate::{
 };
 use std::time::Duration;
 
+/// Events that may stay without a name over all crash points: it takes a death between two steps of naming one.
+const UNNAMED: u64 = 2;
 const SLOW: Behaviour = Behaviour::Answer { status: 200, delay: Duration::from_millis(20) };
 const NARROW: &str = "  delivery:\n    timeout: 1s\n    maxInFlight: 16\n    claimWindow: 32\n";
 
@@ -172,7 +174,8 @@ fn nothing_is_called_twice_whatever_point_a_member_dies_at() {
         });
         assert!(died.is_some(), "{point} was never passed:\n{}", victim.output());
     }
-    let books = run.settle();
+    // A victim that said it would name an event, and died before it wrote so, takes the name with it (docs/triggers/nats.md).
+    let books = run.settle_but(UNNAMED);
     println!("{} crash points, {} published: {:?}", POINTS.len(), run.published, books.counts);
     run.assert_sound(&books, &mut steady);
     assert!(books.count("in_doubt") <= 32 * POINTS.len() as u64, "{:?}", books.counts);

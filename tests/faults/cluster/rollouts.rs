@@ -51,7 +51,7 @@ fn a_rolling_update_of_the_dispatchers_loses_nothing() {
 }
 
 #[test]
-fn a_killed_function_leaves_at_most_its_running_calls_unanswered() {
+fn a_killed_function_costs_at_most_what_was_in_flight() {
     let mut stage = Stage::set("killed");
     stage.scale(2);
     // Enough at once that some are with the Pod that ends.
@@ -65,9 +65,11 @@ fn a_killed_function_leaves_at_most_its_running_calls_unanswered() {
     stage.goes_on(300);
     stage.take(load);
     let report = stage.settle("function process killed");
+    // What ran in it, and what was claimed behind that and met its start deadline meanwhile: each by name, none twice.
     let (delivered, unanswered) = (report.outcome("delivered"), report.outcome("unanswered"));
-    assert_eq!(delivered + unanswered, stage.produced(), "{:?}", report.outcomes);
-    assert!((1..=IN_FLIGHT).contains(&unanswered), "{:?}", report.outcomes);
+    let unreachable = report.outcome("unreachable");
+    assert_eq!(delivered + unanswered + unreachable, stage.produced(), "{:?}", report.outcomes);
+    assert!(unanswered >= 1 && unanswered + unreachable <= IN_FLIGHT, "{:?}", report.outcomes);
     stage.strike();
 }
 

@@ -182,6 +182,23 @@ impl Stage {
         oracle::judge(&self.produced, &invoked, &lines)
     }
 
+    /// Why events of this stage were not delivered, and how many.
+    fn reasons(&self) -> BTreeMap<String, usize> {
+        let mut found = BTreeMap::new();
+        for segment in std::fs::read_dir(self.dir.path().join("journal")).unwrap().flatten() {
+            let text = std::fs::read_to_string(segment.path()).unwrap();
+            for line in text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()) {
+                let of_stage = line["trigger"].as_str().is_some_and(|name| name.ends_with(&self.trigger));
+                if let Some(reason) = line["reason"].as_str().filter(|_| of_stage) {
+                    *found
+                        .entry(format!("{}: {reason}", line["outcome"].as_str().unwrap_or_default()))
+                        .or_default() += 1;
+                }
+            }
+        }
+        found
+    }
+
     /// Waits until every event has an outcome, and prints what became of all.
     #[track_caller]
     pub fn settle(&self, what: &str) -> Report {
@@ -202,6 +219,7 @@ impl Stage {
             panic!("not settled: {:?}\n{log}", self.judge())
         });
         println!("{what}: {} events, {:?}, {} lost", report.produced, report.outcomes, report.lost.len());
+        println!("{:?}", self.reasons());
         report.assert_clean();
         report
     }

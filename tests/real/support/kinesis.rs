@@ -97,6 +97,23 @@ impl Kinesis {
 
     /// SIGKILL; what was there a moment before comes back with [`Self::restart`].
     pub fn kill9(&mut self) {
+        // It writes its data in place; killed in the middle of that it could not read it again.
+        wait::until("its data is whole", PATIENCE, || {
+            self.suspend();
+            let files = std::fs::read_dir(self.dir.path()).expect("our own folder").flatten();
+            let data =
+                files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|e| e == "json"));
+            let whole = |path: PathBuf| {
+                let text = std::fs::read_to_string(path).unwrap_or_default();
+                serde_json::from_str::<serde_json::Value>(&text).is_ok()
+            };
+            let found: Vec<bool> = data.map(whole).collect();
+            let all = !found.is_empty() && found.iter().all(|whole| *whole);
+            if !all {
+                self.resume();
+            }
+            all.then_some(())
+        });
         self.process.kill9();
     }
 
