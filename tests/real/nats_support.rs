@@ -20,7 +20,9 @@ fn a_cluster_of_three_survives_any_one_server() {
     client.create_stream("three", &["three.>"], 3);
     client.publish_stream((0..50).map(|n| Message::new("three.a", format!("{n}"))));
     cluster.kill9(1);
-    let sequences = cluster.client().publish_stream([Message::new("three.a", "after")]);
+    let client = cluster.client();
+    client.wait_leader("three");
+    let sequences = client.publish_stream([Message::new("three.a", "after")]);
     assert_eq!(sequences, [51]);
     cluster.restart(1);
 }

@@ -148,6 +148,10 @@ impl CronThread {
     }
 
     fn claim(&mut self) -> Result<(), String> {
+        // Since the clock was confirmed it may have been set: then the next round asks again before anything is due.
+        if self.look_at_clocks() {
+            return Ok(());
+        }
         let now_ms = self.now_ms();
         let wish = self.wish(now_ms);
         let paused = self.flow.subscription().settings().paused;

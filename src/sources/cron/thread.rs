@@ -57,6 +57,8 @@ pub struct CronThread {
     orders: mpsc::Receiver<Order>,
     status: Arc<Mutex<String>>,
     steps: StepWatch,
+    /// The wall clock as it was last compared with the boot clock.
+    looked_ms: i64,
     /// Instants before this one came due while nobody looked.
     pub(super) watched_from: i64,
     pub(super) suspended_until: i64,
@@ -96,6 +98,7 @@ impl CronThread {
             retry_at: Instant::now(),
             pause: RETRY.0,
             steps: StepWatch::new(wall_ms, boot_ms),
+            looked_ms: wall_ms,
             facts: parts.facts,
             options: parts.options,
             flow: parts.flow,
@@ -130,14 +133,17 @@ impl CronThread {
         Exit::Stopped
     }
 
-    /// Wall clock in milliseconds.
+    /// Wall clock in milliseconds, as of the last look: what is planned by it was compared with the boot clock first.
     pub(super) fn now_ms(&self) -> i64 {
-        (self.clocks.wall_ms)()
+        self.looked_ms
     }
 
-    fn look_at_clocks(&mut self) {
-        let (wall_ms, boot_ms) = (self.now_ms(), (self.clocks.boot_ms)());
-        if let Some(step_ms) = self.steps.look(wall_ms, boot_ms) {
+    /// True: the clock was set, and what the server said of it has to be asked again.
+    pub(super) fn look_at_clocks(&mut self) -> bool {
+        let (wall_ms, boot_ms) = ((self.clocks.wall_ms)(), (self.clocks.boot_ms)());
+        self.looked_ms = wall_ms;
+        let step = self.steps.look(wall_ms, boot_ms);
+        if let Some(step_ms) = step {
             tracing::warn!(trigger = %self.facts.reference, step_ms, "The clock of this machine was set");
             // What the server's clock said of ours is not true any more.
             self.protocol.forget_view();
@@ -149,6 +155,7 @@ impl CronThread {
             self.quiet = None;
         }
         self.suspended = paused;
+        step.is_some()
     }
 
     /// Takes ended calls; tells the protocol once their lines are in the journal.
@@ -222,7 +229,7 @@ impl CronThread {
             return self.retry_at.saturating_duration_since(Instant::now()).max(BUSY_LOOK).min(look);
         }
         let next_ms = self.quiet.map_or(i64::MAX, |(_, next)| next.saturating_mul(1000));
-        let left = next_ms.saturating_sub(self.now_ms()).max(1);
+        let left = next_ms.saturating_sub((self.clocks.wall_ms)()).max(1);
         Duration::from_millis(left.unsigned_abs()).min(look)
     }
 

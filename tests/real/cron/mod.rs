@@ -104,19 +104,24 @@ fn a_clock_that_is_set_calls_nothing_early_and_nothing_twice() {
     let place = Place::Cluster(apiserver::shared());
     // Every minute of the hour that the clock is set over would be due.
     let rig = Rig::new(&place, &witness, &json!({"catchUp": "All", "catchUpLimit": 100}));
+    let minute = || kubeless::clock::unix_ms().div_euclid(60_000);
+    let began = minute();
     let mut dispatcher = rig.start(&clock, 2);
     rig.wait_since();
     clock.step(3_600_000);
     wait::until("the clock is refused", LIMIT, || dispatcher.status().contains("apart").then_some(()));
-    assert_eq!(witness.len(), 0);
+    // A minute may have begun meanwhile, here and below.
+    let called = witness.len();
+    let begun = usize::try_from(minute() - began).expect("time goes on");
+    assert!(called <= begun, "{called} calls in {begun} minutes");
     clock.step(-7_200_000);
     dispatcher.looked();
     wait::until("the clock is refused again", LIMIT, || dispatcher.status().contains("apart").then_some(()));
     clock.step(3_600_000);
     wait::until("the clock is right again", LIMIT, || dispatcher.status().is_empty().then_some(()));
     dispatcher.stop();
-    // A minute may have begun meanwhile.
-    assert!(witness.len() <= 2 && witness.invoked_twice().is_empty(), "{}", witness.len());
+    let begun = usize::try_from(minute() - began).expect("time goes on");
+    assert!(witness.len() <= begun && witness.invoked_twice().is_empty(), "{}", witness.len());
     assert_eq!(dispatcher.outcome("missed"), 0);
 }
 

@@ -234,6 +234,17 @@ impl Client {
         wait::until("the stream is made", PATIENCE, || {
             RUNTIME.block_on(self.jetstream().get_or_create_stream(config.clone())).ok().map(|_| ())
         });
+        self.wait_leader(name);
+    }
+
+    /// Returns when the stream has a leader: until then a publisher is told that there is no stream.
+    pub fn wait_leader(&self, name: &str) {
+        wait::until("the stream has a leader", PATIENCE, || {
+            let info = async { self.jetstream().get_stream(name).await.ok()?.get_info().await.ok() };
+            let cluster = RUNTIME.block_on(info)?.cluster;
+            // A server of its own has no cluster and always leads.
+            cluster.is_none_or(|cluster| cluster.leader.is_some()).then_some(())
+        });
     }
 
     /// Publishes into a stream; returns the sequences once every one is acknowledged.
