@@ -5,6 +5,7 @@ use kubeless::{
     controller::{self, args::ControllerArgs},
     pod::{prepare, tick},
     shutdown::Shutdown,
+    sources::TRIGGERS,
     telemetry,
 };
 use std::{process::ExitCode, time::Duration};
@@ -69,7 +70,7 @@ fn control(arguments: &ControllerArgs) -> ExitCode {
             Err(error) => return complain(&error, 1),
         };
         let served = tokio::select! {
-            served = controller::serve(arguments, connection, shutdown.clone()) => ended(served),
+            served = controller::serve(arguments, TRIGGERS, connection, shutdown.clone()) => ended(served),
             () = shutdown.aborting() => complain(&"stopped at once", 1),
         };
         shutdown.abort_now();

@@ -5,7 +5,7 @@ use dashmap::DashMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{
     Client,
-    api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions},
+    api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions},
     runtime::reflector::{ObjectRef, Store},
 };
 use serde_json::{Value, json};
@@ -80,10 +80,8 @@ impl Applier {
         };
         match live::whose(&found.metadata, owner) {
             Whose::Foreign => return Err(Error::Conflict { kind: kind.names().2, name: full_name }),
-            Whose::Predecessors => {
-                self.delete(kind, &found).await?;
-                return Err(Error::Leaving { kind: kind.names().2, name: full_name });
-            }
+            // The cluster collects what belongs to an owner that is gone.
+            Whose::Predecessors => return Err(Error::Leaving { kind: kind.names().2, name: full_name }),
             Whose::Ours if found.metadata.deletion_timestamp.is_some() => {
                 return Err(Error::Leaving { kind: kind.names().2, name: full_name });
             }
@@ -138,27 +136,20 @@ impl Applier {
     }
 
     /// Takes an object over from Kubeless, which did not apply but replace: what it wrote is replaced too and belongs to
-    /// nobody afterwards, so that fields which are not wanted any more do not stay for ever.
+    /// us alone afterwards, so that fields which are not wanted any more do not stay for ever.
     async fn adopt(&self, wanted: &Object, found: &DynamicObject) -> Result<(), Error> {
         let (namespace, name, kind) = (wanted.namespace(), wanted.name(), wanted.kind);
         let api = cache::api(&self.client, Some(namespace), &kind.resource());
         let what = || format!("take over {} {namespace}/{name}", kind.names().2);
-        let mut body = wanted.value.clone();
-        body["metadata"]["resourceVersion"] = json!(found.metadata.resource_version);
-        body["metadata"]["uid"] = json!(found.metadata.uid);
-        if let Some(finalizers) = &found.metadata.finalizers {
-            body["metadata"]["finalizers"] = json!(finalizers);
-        }
-        // The sign that it is done comes with the patch: a process that dies here begins anew.
-        if let Some(annotations) = body["metadata"]["annotations"].as_object_mut() {
-            annotations.remove(APPLIED);
-        }
-        let body: DynamicObject = serde_json::from_value(body)
+        // As a patch: the right to replace any object at will is not needed for it.
+        let steps = live::replacement(&serde_json::to_value(found).unwrap_or_default(), wanted);
+        let steps = serde_json::from_value(steps)
             .map_err(|error| Error::api(what())(kube::Error::SerdeError(error)))?;
-        api.replace(name, &PostParams::default(), &body).await.map_err(Error::api(what()))?;
+        let patch = Patch::Json::<()>(steps);
+        api.patch(name, &PatchParams::default(), &patch).await.map_err(Error::api(what()))?;
         testkit::point("controller_half_adopted");
-        let nobody = json!({ "metadata": { "managedFields": [{}] } });
-        api.patch(name, &PatchParams::default(), &Patch::Merge(&nobody)).await.map_err(Error::api(what()))?;
+        let owners = json!({ "metadata": { "managedFields": [live::sole_owner(wanted, MANAGER)] } });
+        api.patch(name, &PatchParams::default(), &Patch::Merge(&owners)).await.map_err(Error::api(what()))?;
         tracing::info!(kind = kind.names().2, name = %format!("{namespace}/{name}"), "Taken over from Kubeless");
         Ok(())
     }

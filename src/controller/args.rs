@@ -18,7 +18,7 @@ pub const DEFAULT_IMAGE: &str = concat!("kubeless/kubeless:", env!("CARGO_PKG_VE
 /// What one process may do; as in Kubeless they can run in Deployments of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Role {
-    /// Functions.
+    /// Functions, and Kubeless's finalizers of the triggers that the dispatcher alone acts on.
     Function,
     /// HTTPTriggers.
     Http,

@@ -2,9 +2,10 @@
 //! would change, or ours what is not.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
-use super::desired::{APPLIED, CREATED_BY, Object};
+use super::desired::{APPLIED, CREATED_BY, Kind, Object};
 
 /// Fields by which server-side apply tells the entries of a list apart, in the order in which they are tried.
 const KEYS: [&str; 8] = ["name", "containerPort", "mountPath", "port", "uid", "type", "topologyKey", "key"];
@@ -75,6 +76,46 @@ pub fn contains(live: &Value, wanted: &Value) -> bool {
     }
 }
 
+/// The steps (RFC 6902) that put what is wanted in the place of what is there, finalizers and status apart, if it still is the
+/// version that was looked at. The sign that it was applied is left out; a number of Pods that is not wanted stays an autoscaler's.
+pub fn replacement(live: &Value, wanted: &Object) -> Value {
+    let kept = |name: &str| matches!(name, "apiVersion" | "kind" | "metadata" | "status");
+    let mut after = wanted.value.clone();
+    if let Some(annotations) = after["metadata"]["annotations"].as_object_mut() {
+        annotations.remove(APPLIED);
+    }
+    let replicas = &live["spec"]["replicas"];
+    if wanted.kind == Kind::Deployment && after["spec"]["replicas"].is_null() && !replicas.is_null() {
+        after["spec"]["replicas"] = replicas.clone();
+    }
+    let version = live["metadata"]["resourceVersion"].clone();
+    let mut steps = vec![json!({"op": "replace", "path": "/metadata/resourceVersion", "value": version})];
+    for name in ["labels", "annotations", "ownerReferences"] {
+        steps.extend(step(&format!("/metadata/{name}"), &live["metadata"][name], &after["metadata"][name]));
+    }
+    let names = [live, &wanted.value].into_iter().filter_map(Value::as_object).flat_map(|map| map.keys());
+    for name in names.filter(|name| !kept(name)).collect::<BTreeSet<_>>() {
+        steps.extend(step(&format!("/{name}"), &live[name], &after[name]));
+    }
+    Value::Array(steps)
+}
+
+/// What `managedFields` says of an object that is written by `manager` alone. Left empty, the API server would invent an owner
+/// (`before-first-apply`) of all that is there, who would keep it for ever.
+pub fn sole_owner(wanted: &Object, manager: &str) -> Value {
+    let fields = json!({"f:metadata": {"f:labels": {format!("f:{}", CREATED_BY.0): {}}}});
+    let version = &wanted.value["apiVersion"];
+    json!({"manager": manager, "operation": "Apply", "apiVersion": version, "fieldsType": "FieldsV1", "fieldsV1": fields})
+}
+
+fn step(path: &str, live: &Value, wanted: &Value) -> Option<Value> {
+    match (live.is_null(), wanted.is_null()) {
+        (_, false) => Some(json!({"op": "add", "path": path, "value": wanted})),
+        (false, true) => Some(json!({"op": "remove", "path": path})),
+        (true, true) => None,
+    }
+}
+
 fn entry<'a>(live: &'a [Value], at: usize, wanted: &Value) -> Option<&'a Value> {
     let key = KEYS.iter().find(|key| wanted.get(**key).is_some());
     match key {
@@ -121,6 +162,29 @@ mod tests {
         assert_eq!(whose(&meta(false, &[owner("Function", "f", "0")]), &me), Whose::Foreign);
         // The owner kind of Kubeless's CronJobs, which does not exist, with the trigger's true uid.
         assert_eq!(whose(&meta(true, &[owner("Trigger", "f", "1")]), &me), Whose::Ours);
+    }
+
+    #[test]
+    fn a_replacement_keeps_status_and_finalizers_and_drops_all_else() {
+        let wanted = json!({"metadata": {"name": "f", "labels": {"new": "1"}}, "data": {"a": "1"}});
+        let wanted = Object::new(Kind::ConfigMap, &wanted).unwrap();
+        let live = json!({"apiVersion": "v1", "kind": "ConfigMap", "binaryData": {"b": ""}, "status": {},
+            "metadata": {"name": "f", "resourceVersion": "7", "finalizers": ["x/y"], "labels": {"old": "1"},
+                "ownerReferences": [{"uid": "1"}]}});
+        let expected = json!([
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": "7"},
+            {"op": "add", "path": "/metadata/labels", "value": {"new": "1"}},
+            {"op": "add", "path": "/metadata/annotations", "value": {}},
+            {"op": "remove", "path": "/metadata/ownerReferences"},
+            {"op": "remove", "path": "/binaryData"},
+            {"op": "add", "path": "/data", "value": {"a": "1"}},
+        ]);
+        assert_eq!(replacement(&live, &wanted), expected);
+        let steps: json_patch::Patch = serde_json::from_value(expected).unwrap();
+        let mut after = live;
+        json_patch::patch(&mut after, &steps).unwrap();
+        assert_eq!(after["metadata"]["finalizers"], json!(["x/y"]));
+        assert_eq!((after["status"].clone(), after["data"].clone()), (json!({}), json!({"a": "1"})));
     }
 
     #[test]

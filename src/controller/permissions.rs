@@ -1,7 +1,10 @@
 //! Every request that the controller makes of the API server, by resource and verb: what its role must grant and nothing
 //! else. Must never list what is not used: a test compares it with the audit log of a server.
 
-use super::args::Role;
+use std::borrow::Cow;
+
+use super::{args::Role, release};
+use crate::api::kind::TriggerKind;
 
 /// Where a permission is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +18,7 @@ pub enum Place {
 }
 
 /// One resource and what is done to it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Permission {
     /// Who does it; empty: all.
     pub roles: &'static [Role],
@@ -24,7 +27,7 @@ pub struct Permission {
     /// API group; empty: core.
     pub group: &'static str,
     /// Plural, with subresource.
-    pub resource: &'static str,
+    pub resource: Cow<'static, str>,
     /// Verbs.
     pub verbs: &'static [&'static str],
     /// Why.
@@ -36,14 +39,15 @@ const FUNCTION: &[Role] = &[Role::Function];
 const HTTP: &[Role] = &[Role::Http];
 const CRON: &[Role] = &[Role::Cronjob];
 const WATCH: &[&str] = &["list", "watch"];
-const CHILD: &[&str] = &["get", "list", "watch", "create", "update", "patch", "delete"];
-const OPTIONAL: &[&str] = &["get", "create", "update", "patch", "delete"];
+/// What stays as long as its owner does, and goes by its owner reference.
+const LASTING: &[&str] = &["get", "list", "watch", "create", "patch"];
+const CHILD: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
+const OPTIONAL: &[&str] = &["get", "create", "patch", "delete"];
 
 macro_rules! permissions {
     ($($roles:ident $place:ident $group:literal $resource:literal $verbs:expr, $why:literal;)*) => {
-        /// All of them.
-        pub const USED: &[Permission] = &[$(Permission {
-            roles: $roles, place: Place::$place, group: $group, resource: $resource, verbs: $verbs, why: $why,
+        const USED: &[Permission] = &[$(Permission {
+            roles: $roles, place: Place::$place, group: $group, resource: Cow::Borrowed($resource), verbs: $verbs, why: $why,
         }),*];
     };
 }
@@ -57,23 +61,74 @@ permissions! {
     ALL Functions "kubeless.io" "functions" WATCH, "functions";
     FUNCTION Functions "kubeless.io" "functions" &["patch"], "Kubeless's finalizer is removed";
     FUNCTION Functions "kubeless.io" "functions/status" &["patch"], "conditions";
-    FUNCTION Functions "kubeless.io" "functions/finalizers" &["update"], "owner references that block (OpenShift asks)";
     FUNCTION Functions "" "configmaps" CHILD, "code";
-    FUNCTION Functions "" "services" CHILD, "where functions are called";
-    FUNCTION Functions "apps" "deployments" CHILD, "Pods";
+    FUNCTION Functions "" "services" LASTING, "where functions are called";
+    FUNCTION Functions "apps" "deployments" LASTING, "Pods";
     FUNCTION Functions "apps" "replicasets" &["list"], "which code is still mounted";
     FUNCTION Functions "autoscaling" "horizontalpodautoscalers" CHILD, "autoscalers";
     FUNCTION Functions "monitoring.coreos.com" "servicemonitors" OPTIONAL, "scaling by calls";
     HTTP Functions "kubeless.io" "httptriggers" &["list", "watch", "patch"], "HTTP triggers, tied to their functions";
     HTTP Functions "kubeless.io" "httptriggers/status" &["patch"], "conditions";
-    HTTP Functions "kubeless.io" "httptriggers/finalizers" &["update"], "owner references that block (OpenShift asks)";
     HTTP Functions "networking.k8s.io" "ingresses" CHILD, "ways from outside";
     HTTP Functions "gateway.networking.k8s.io" "httproutes" OPTIONAL, "ways from outside, Gateway API";
     HTTP Functions "traefik.io" "middlewares" OPTIONAL, "authentication and CORS of traefik";
     CRON Functions "kubeless.io" "cronjobtriggers" &["list", "watch", "patch"], "cron triggers, tied to their functions";
     CRON Functions "kubeless.io" "cronjobtriggers/status" &["patch"], "conditions";
-    CRON Functions "kubeless.io" "cronjobtriggers/finalizers" &["update"], "owner references that block (OpenShift asks)";
     CRON Functions "batch" "cronjobs" CHILD, "calls by the clock";
+}
+
+/// All of them, `triggers` being every kind that the product knows.
+pub fn used(triggers: &[TriggerKind]) -> Vec<Permission> {
+    let released = release::unwatched(triggers).map(|kind| Permission {
+        roles: FUNCTION,
+        place: Place::Functions,
+        group: crate::api::GROUP,
+        resource: Cow::Owned(release::resource(kind).plural),
+        verbs: &["list", "watch", "patch"],
+        why: "Kubeless's finalizer is removed",
+    });
+    USED.iter().cloned().chain(released).collect()
+}
+
+/// What a platform asks for beside: one that guards owner references (admission plugin `OwnerReferencesPermissionEnforcement`,
+/// always on in OpenShift) lets only those set them on an object who may delete it, and only those let them block a deletion who may
+/// update the owner's finalizers. No request of ours says so.
+pub const GUARDED_OWNERS: &[Permission] = &[
+    guarded(
+        FUNCTION,
+        crate::api::GROUP,
+        "functions/finalizers",
+        &["update"],
+        "objects of a function block its deletion",
+    ),
+    guarded(
+        HTTP,
+        crate::api::GROUP,
+        "httptriggers/finalizers",
+        &["update"],
+        "objects of a trigger block its deletion",
+    ),
+    guarded(
+        CRON,
+        crate::api::GROUP,
+        "cronjobtriggers/finalizers",
+        &["update"],
+        "objects of a trigger block its deletion",
+    ),
+    guarded(FUNCTION, "", "services", &["delete"], "Kubeless's are taken over"),
+    guarded(FUNCTION, "apps", "deployments", &["delete"], "Kubeless's are taken over"),
+    guarded(HTTP, crate::api::GROUP, "httptriggers", &["delete"], "they are tied to their functions"),
+    guarded(CRON, crate::api::GROUP, "cronjobtriggers", &["delete"], "they are tied to their functions"),
+];
+
+const fn guarded(
+    roles: &'static [Role],
+    group: &'static str,
+    resource: &'static str,
+    verbs: &'static [&'static str],
+    why: &'static str,
+) -> Permission {
+    Permission { roles, place: Place::Functions, group, resource: Cow::Borrowed(resource), verbs, why }
 }
 
 /// Rights that a user's whole way on a cluster does not show in the API server's audit log.
@@ -89,69 +144,13 @@ pub struct Reserved {
     pub why: &'static str,
 }
 
-const CONTROLLER: &str = "kubeless-controller";
-/// What the controller makes with what every cluster has.
-const MADE: &[&str] = &[
-    "/configmaps",
-    "/services",
-    "apps/deployments",
-    "autoscaling/horizontalpodautoscalers",
-    "batch/cronjobs",
-    "networking.k8s.io/ingresses",
-];
-
-const fn controller(
-    verbs: &'static [&'static str],
-    resources: &'static [&'static str],
-    why: &'static str,
-) -> Reserved {
-    Reserved { account: CONTROLLER, verbs, resources, why }
-}
-
 /// All of them, of both programs: a test holds them against what was granted and never asked for.
 pub const RESERVED: &[Reserved] = &[
-    controller(&["create"], MADE, "a new object is applied: the log says `patch`, the server asks for both"),
-    controller(&["update"], MADE, "an object that Kubeless made is taken over: replaced, then applied"),
-    controller(
-        &["delete"],
-        &["/services", "apps/deployments", "batch/cronjobs", "networking.k8s.io/ingresses"],
-        "it belongs to an earlier object of the same name, or its trigger asks for something else now; the rest Kubernetes collects",
-    ),
-    controller(
-        OPTIONAL,
-        &["gateway.networking.k8s.io/httproutes"],
-        "triggers with `gateway: gateway-api`, where the Gateway API is installed",
-    ),
-    controller(
-        OPTIONAL,
-        &["traefik.io/middlewares"],
-        "triggers with `gateway: traefik`, where traefik is installed",
-    ),
-    controller(
-        OPTIONAL,
-        &["monitoring.coreos.com/servicemonitors"],
-        "functions scaled by calls, where the operator of Prometheus is installed",
-    ),
-    controller(
-        &["update"],
-        &[
-            "kubeless.io/functions/finalizers",
-            "kubeless.io/httptriggers/finalizers",
-            "kubeless.io/cronjobtriggers/finalizers",
-        ],
-        "asked for by OpenShift's admission at owner references, and by no request",
-    ),
     Reserved {
         account: "kubeless-dispatcher",
         verbs: &["list"],
         resources: &["*"],
         why: "the first list of a watch, from API servers that do not stream it",
-    },
-    Reserved {
-        account: "kubeless-dispatcher",
-        verbs: &["get"],
-        resources: &["kubeless.io/cronjobtriggers/status"],
-        why: "triggers with `executor: Dispatcher`: the last instant that was claimed",
     },
     Reserved {
         account: "kubeless-dispatcher",
@@ -162,29 +161,25 @@ pub const RESERVED: &[Reserved] = &[
 ];
 
 /// The table as a page of the documentation.
-pub fn page() -> String {
+pub fn page(triggers: &[TriggerKind]) -> String {
     let mut page = String::from(
         "# Permissions of the controller\n\nGenerated from `src/controller/permissions.rs`; `UPDATE=1 cargo test --test it` \
          rewrites it. Functions: where functions live, one namespace or the cluster. Own: the installation's namespace. \
-         Cluster: only if `--namespace` or `--config-map` is not given. Nothing else is ever asked for, no secrets, no pods.\n\n\
-         | controller | where | group | resource | verbs | why |\n|---|---|---|---|---|---|\n",
+         Cluster: only if `--namespace` or `--config-map` is not given. Nothing else is ever asked for, no secrets, no pods.\n\n",
     );
-    for used in USED {
-        let roles = used.roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(", ");
-        page.push_str(&format!(
-            "| {} | {:?} | {} | {} | {} | {} |\n",
-            if roles.is_empty() { "all" } else { &roles },
-            used.place,
-            if used.group.is_empty() { "core" } else { used.group },
-            used.resource,
-            used.verbs.join(", "),
-            used.why
-        ));
-    }
+    table(&mut page, &used(triggers));
     page.push_str(
-        "\n## Granted and seldom used\n\nWhat the walk of `tests/real/cluster_walk` (install, deploy, trigger, edit, delete; Kubernetes 1.34) \
-         does not ask for in so many words. Everything else that is granted was seen in the API server's audit log, and nothing was \
-         refused.\n\n| account | verbs | resources | why |\n|---|---|---|---|\n",
+        "\nEach right that `deploy/kustomize/base` grants the controller was seen in the API server's audit log on the walk of \
+         `tests/real/cluster_walk` (install, take over, deploy, trigger, edit, delete), and nothing was refused.\n\n\
+         ## Where owner references are guarded\n\nOpenShift, and any API server with the admission plugin \
+         `OwnerReferencesPermissionEnforcement`, lets only those set an owner reference who may delete the object, and only \
+         those let it block a deletion who may update the owner's finalizers. No request of ours asks for these rights, so that \
+         only `overlays/openshift` grants them.\n\n",
+    );
+    table(&mut page, GUARDED_OWNERS);
+    page.push_str(
+        "\n## Granted and seldom used\n\nWhat that walk does not show of what is granted.\n\n\
+         | account | verbs | resources | why |\n|---|---|---|---|\n",
     );
     for reserved in RESERVED {
         let resources: Vec<&str> =
@@ -198,4 +193,20 @@ pub fn page() -> String {
         ));
     }
     page
+}
+
+fn table(page: &mut String, permissions: &[Permission]) {
+    page.push_str("| controller | where | group | resource | verbs | why |\n|---|---|---|---|---|---|\n");
+    for used in permissions {
+        let roles = used.roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(", ");
+        page.push_str(&format!(
+            "| {} | {:?} | {} | {} | {} | {} |\n",
+            if roles.is_empty() { "all" } else { &roles },
+            used.place,
+            if used.group.is_empty() { "core" } else { used.group },
+            used.resource,
+            used.verbs.join(", "),
+            used.why
+        ));
+    }
 }

@@ -11,10 +11,12 @@ use super::{
     events::Announcer,
     location::locate,
     reconcile::{CronJobTriggers, Functions, HttpTriggers},
+    release,
     settings::{Follower, Settings},
 };
 use crate::{
     admin::{AdminContext, AdminServer, CheckHandle, Readiness},
+    api::kind::TriggerKind,
     cluster::{
         client::Connection,
         lease::{self, Leadership, LeaseSettings},
@@ -37,12 +39,13 @@ pub enum Error {
     Metrics(#[from] crate::telemetry::AlreadyInstalled),
 }
 
-/// Opens the admin port and runs until `shutdown`.
+/// Opens the admin port and runs until `shutdown`. `triggers`: every kind that the product knows.
 ///
 /// # Errors
 /// Only before it has done anything.
 pub async fn serve(
     arguments: &ControllerArgs,
+    triggers: &'static [TriggerKind],
     connection: Connection,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
@@ -61,7 +64,7 @@ pub async fn serve(
     let admin_stop = CancellationToken::new();
     let admin = tokio::spawn(server.serve(context, admin_stop.clone()));
     let process = ProcessMetrics::new("kubeless-controller");
-    run(arguments, connection, &readiness, shutdown).await;
+    run(arguments, triggers, connection, &readiness, shutdown).await;
     drop(process);
     admin_stop.cancel();
     let _ = admin.await;
@@ -71,6 +74,7 @@ pub async fn serve(
 /// Runs until `shutdown` without a port of its own.
 pub async fn run(
     arguments: &ControllerArgs,
+    triggers: &'static [TriggerKind],
     connection: Connection,
     readiness: &Readiness,
     shutdown: Shutdown,
@@ -112,9 +116,17 @@ pub async fn run(
         workers: arguments.workers,
     };
     let lead = async {
-        Shift { roles: arguments.roles(), leadership, parts, metrics, ready, shutdown: shutdown.clone() }
-            .all()
-            .await;
+        Shift {
+            roles: arguments.roles(),
+            triggers,
+            leadership,
+            parts,
+            metrics,
+            ready,
+            shutdown: shutdown.clone(),
+        }
+        .all()
+        .await;
         // Only now: nothing acts any more.
         election_stop.cancel();
     };
@@ -141,6 +153,7 @@ fn identity() -> String {
 /// The controllers, as long as this process leads.
 struct Shift {
     roles: Vec<Role>,
+    triggers: &'static [TriggerKind],
     leadership: Leadership,
     parts: Parts,
     metrics: LeaderMetrics,
@@ -185,6 +198,11 @@ impl Shift {
         let mut controllers = tokio::task::JoinSet::new();
         for role in self.roles.iter().copied().collect::<BTreeSet<_>>() {
             controllers.spawn(of_role(role, parts.clone(), stop.clone()));
+        }
+        if self.roles.contains(&Role::Function) {
+            for kind in release::unwatched(self.triggers) {
+                controllers.spawn(release::drive(parts.clone(), kind, stop.clone()));
+            }
         }
         self.metrics.leading.set(1.0);
         let moved = async {

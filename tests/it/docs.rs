@@ -171,7 +171,7 @@ fn the_rights_of_the_dispatcher_are_told() {
 #[test]
 fn permissions_page_is_fresh() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/permissions.md");
-    let page = kubeless::controller::permissions::page();
+    let page = kubeless::controller::permissions::page(kubeless::sources::TRIGGERS);
     if std::env::var_os("UPDATE").is_some() {
         fs::write(&path, &page).unwrap();
     }

@@ -58,16 +58,10 @@ fn of_the_dispatcher(own: bool) -> Vec<Rule> {
 }
 
 fn of_the_controller(place: Place) -> Vec<Rule> {
-    let used = permissions::USED.iter().filter(|used| used.place == place);
+    let used = permissions::used(TRIGGERS).into_iter().filter(|used| used.place == place);
     used.flat_map(|used| {
-        let rule = |verbs: Vec<&'static str>, names| Rule {
-            group: used.group.to_owned(),
-            resources: vec![used.resource.to_owned()],
-            verbs,
-            names,
-            why: used.why.to_owned(),
-        };
-        match (place, used.resource) {
+        let rule = |verbs: Vec<&'static str>, names| Rule { verbs, names, ..plain(&used) };
+        match (place, &*used.resource) {
             (Place::Own, "configmaps") => vec![rule(used.verbs.to_vec(), vec![CONFIG_MAP])],
             // What is to be created has no name that could be looked at.
             (Place::Own, "leases") => {
@@ -75,10 +69,20 @@ fn of_the_controller(place: Place) -> Vec<Rule> {
                     used.verbs.iter().partition(|verb| **verb == "create");
                 vec![rule(create, Vec::new()), rule(others, vec![LEASE])]
             }
-            _ => vec![rule(used.verbs.to_vec(), Vec::new())],
+            _ => vec![plain(&used)],
         }
     })
     .collect()
+}
+
+fn plain(used: &permissions::Permission) -> Rule {
+    Rule {
+        group: used.group.to_owned(),
+        resources: vec![used.resource.to_string()],
+        verbs: used.verbs.to_vec(),
+        names: Vec::new(),
+        why: used.why.to_owned(),
+    }
 }
 
 /// A role and its binding to the account of the same program.
@@ -129,6 +133,13 @@ fn the_roles_are_what_the_programs_ask_for() {
             role("Role", installation, controller, &own),
         ],
     );
+}
+
+#[test]
+fn what_guarded_owners_ask_for_is_granted_by_its_overlay_alone() {
+    let name = "kubeless-controller-owners";
+    let rules: Vec<Rule> = permissions::GUARDED_OWNERS.iter().map(plain).collect();
+    is_fresh("overlays/openshift/roles.yaml", &[role("ClusterRole", name, "kubeless-controller", &rules)]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod admin;
 mod cli;
 mod cli_functions;
+mod compatibility;
 mod config;
 mod crds;
 mod cron_zones;

@@ -9,7 +9,7 @@ use super::support::{
 use clap::Parser;
 use kubeless::{
     admin::Readiness, cluster::client::Connect, controller::args::ControllerArgs, shutdown::Shutdown,
-    telemetry::Registry,
+    sources::TRIGGERS, telemetry::Registry,
 };
 use serde_json::{Value, json};
 use std::{
@@ -18,7 +18,7 @@ use std::{
 };
 
 /// A busy machine takes its time.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Parser)]
 struct Flags {
@@ -27,7 +27,7 @@ struct Flags {
 }
 
 /// A running controller; stopped when dropped.
-struct Controller {
+pub struct Controller {
     shutdown: Shutdown,
     registry: Registry,
     readiness: Readiness,
@@ -38,9 +38,19 @@ struct Controller {
 impl Controller {
     /// Starts one whose functions and configuration are in `namespace`.
     fn start(kubeconfig: &Path, namespace: &str, more: &[&str]) -> Self {
-        let fixed = ["controller", "--namespace", namespace, "--config-map", "kubeless-config"];
+        Self::start_in(kubeconfig, namespace, namespace, more)
+    }
+
+    /// Starts one whose configuration is in `own` and whose functions are in `namespace`.
+    pub fn start_in(kubeconfig: &Path, own: &str, namespace: &str, more: &[&str]) -> Self {
+        let fixed = ["controller", "--namespace", own, "--config-map", "kubeless-config"];
         let scope = ["--functions-namespace", namespace, "--lease-seconds", "3"];
-        let flags = Flags::parse_from(fixed.iter().chain(&scope).chain(more));
+        Self::start_with(kubeconfig, &[&fixed[..], &scope, more].concat())
+    }
+
+    /// Starts one with these arguments, the program's name first.
+    pub fn start_with(kubeconfig: &Path, arguments: &[&str]) -> Self {
+        let flags = Flags::parse_from(arguments);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let connect = Connect { kubeconfig: Some(kubeconfig.to_owned()), ..Connect::default() };
@@ -48,7 +58,7 @@ impl Controller {
         let (shutdown, readiness, registry) = (Shutdown::new(), Readiness::new(), Registry::new());
         let (stop, ready) = (shutdown.clone(), readiness.clone());
         let task = runtime.spawn(async move {
-            kubeless::controller::run(&flags.controller, connection, &ready, stop).await;
+            kubeless::controller::run(&flags.controller, TRIGGERS, connection, &ready, stop).await;
         });
         Self { shutdown, registry, readiness, runtime: Some(runtime), task: Some(task) }
     }
@@ -80,12 +90,12 @@ fn server() -> &'static ApiServer {
     api
 }
 
-fn try_get(api: &ApiServer, namespace: &str, what: &str) -> Option<Value> {
+pub fn try_get(api: &ApiServer, namespace: &str, what: &str) -> Option<Value> {
     let text = api.try_kubectl(&["get", "-n", namespace, what, "-o", "json"], "").ok()?;
     serde_json::from_str(&text).ok()
 }
 
-fn items(api: &ApiServer, namespace: &str, kind: &str) -> Vec<Value> {
+pub fn items(api: &ApiServer, namespace: &str, kind: &str) -> Vec<Value> {
     let list: Value =
         serde_json::from_str(&api.kubectl(&["get", "-n", namespace, kind, "-o", "json"])).expect("JSON");
     list["items"].as_array().cloned().unwrap_or_default()
@@ -100,7 +110,7 @@ fn condition(object: &Value, kind: &str) -> Option<(String, String)> {
 }
 
 #[track_caller]
-fn until_condition(
+pub fn until_condition(
     api: &ApiServer,
     namespace: &str,
     what: &str,
@@ -119,24 +129,24 @@ fn until_condition(
     last
 }
 
-fn function(name: &str, spec: &Value) -> String {
+pub fn function(name: &str, spec: &Value) -> String {
     let object = json!({"apiVersion": "kubeless.io/v1beta1", "kind": "Function", "metadata": {"name": name}, "spec": spec});
     object.to_string()
 }
 
-fn hello() -> Value {
+pub fn hello() -> Value {
     json!({"runtime": "python3.8", "handler": "hello.fn", "function": "def fn(e, c): return 1", "deps": "bottle"})
 }
 
 const IMAGES: &str = r#"[{"ID": "python", "depName": "requirements.txt", "fileNameSuffix": ".py", "versions":
  [{"version": "3.8", "images": [{"phase": "installation", "image": "i", "command": "pip"}, {"phase": "runtime", "image": "IMAGE"}]}]}]"#;
 
-fn configure(api: &ApiServer, namespace: &str, data: &Value) {
+pub fn configure(api: &ApiServer, namespace: &str, data: &Value) {
     let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kubeless-config"}, "data": data});
     api.apply(namespace, &map.to_string());
 }
 
-fn images(image: &str) -> Value {
+pub fn images(image: &str) -> Value {
     json!({ "runtime-images": IMAGES.replace("IMAGE", image) })
 }
 

@@ -7,6 +7,7 @@ mod cluster_smoke;
 mod cluster_walk;
 mod conformance;
 mod controller;
+mod controller_migration;
 mod crds;
 mod cron;
 mod demo;

@@ -47,6 +47,17 @@ pub fn autoscaler(function: &Function) -> Result<Option<HorizontalPodAutoscaler>
     Ok(Some(HorizontalPodAutoscaler { metadata: meta, spec: Some(spec), status: None }))
 }
 
+/// What is missing in an autoscaler that asks for something and yet is none, as in Kubeless.
+pub fn ignored(function: &Function) -> Option<Violation> {
+    let body = Value::Object(function.spec.horizontal_pod_autoscaler.clone()?);
+    let asks = body.pointer("/spec/maxReplicas").and_then(Value::as_i64) > Some(0);
+    let said = |path: &&str| body.pointer(path).and_then(Value::as_str).is_some_and(|name| !name.is_empty());
+    let missing = ["/metadata/name", "/spec/scaleTargetRef/name"].into_iter().find(|path| !said(path));
+    let path = missing.filter(|_| asks)?;
+    let own = function.metadata.name.as_deref().unwrap_or_default();
+    Some(Violation::new(format!("{AT}{path}"), "missing, so that nothing is scaled", format!("write {own}")))
+}
+
 fn to_v2(spec: &Map<String, Value>) -> Result<HorizontalPodAutoscalerSpec, Violation> {
     let mut spec = spec.clone();
     let mut metrics = match spec.remove("metrics") {
@@ -229,7 +240,8 @@ mod tests {
     fn the_empty_one_is_none_and_a_foreign_target_is_refused() {
         let empty = json!({"metadata": {"creationTimestamp": null}, "status": {},
             "spec": {"scaleTargetRef": {"kind": "", "name": ""}, "maxReplicas": 0}});
-        assert_eq!(autoscaler(&function(empty)).unwrap(), None);
+        assert_eq!(autoscaler(&function(empty.clone())).unwrap(), None);
+        assert_eq!(ignored(&function(empty)), None);
         let mut foreign = stored(json!({}));
         foreign["spec"]["scaleTargetRef"]["name"] = "database".into();
         let violation = autoscaler(&function(foreign)).unwrap_err();
@@ -238,5 +250,17 @@ mod tests {
         none["spec"]["maxReplicas"] = 0.into();
         none["spec"]["metrics"] = json!([]);
         assert!(autoscaler(&function(none)).is_err());
+    }
+
+    #[test]
+    fn one_that_is_none_for_want_of_a_name_is_told() {
+        for path in ["/metadata/name", "/spec/scaleTargetRef/name"] {
+            let mut nameless = stored(json!({}));
+            assert_eq!(ignored(&function(nameless.clone())), None);
+            *nameless.pointer_mut(path).unwrap() = Value::Null;
+            assert_eq!(autoscaler(&function(nameless.clone())).unwrap(), None, "as in Kubeless");
+            let told = ignored(&function(nameless)).expect("a violation");
+            assert_eq!((told.path, told.fix), (format!("{AT}{path}"), "write f".to_owned()));
+        }
     }
 }

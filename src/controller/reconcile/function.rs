@@ -64,6 +64,10 @@ async fn pass(context: &Context, object: &DynamicObject) -> Report {
     let mut report = Report::default();
     report.fact(Fact::new(types::ACCEPTED, true, reasons::VALID, ""));
     describe(context, &function, &wanted, &mut report);
+    if let Some(missing) = autoscaler::ignored(&function) {
+        // Told, but no part of `Ready`: Kubeless took it, too.
+        report.aside(Fact::new(types::AUTOSCALED, false, reasons::INVALID, missing.to_string()));
+    }
     let live = match make(context, &wanted, &owner).await {
         Ok(live) => live,
         Err(error) => return report.stopped(types::DEPLOYED, error),

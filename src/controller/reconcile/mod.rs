@@ -23,6 +23,7 @@ use super::{
     context::Context,
     desired::{self, Kind},
     error::Error,
+    release,
     status::{self, Report},
 };
 
@@ -30,9 +31,6 @@ use super::{
 const RESYNC: Duration = Duration::from_secs(600);
 /// Longest wait for the stores in one pass; afterwards the object waits its turn again.
 const READ_PATIENCE: Duration = Duration::from_secs(10);
-/// Finalizers that Kubeless set (`kubeless.io/function`, ...; one is misspelt in its source) and nobody would remove once
-/// it is gone. Ours would be called otherwise; there are none.
-const OLD_FINALIZERS: &str = "kubeless.io/";
 
 /// A kind of ours and how one object of it is brought about.
 pub trait Subject: Send + Sync + 'static {
@@ -84,7 +82,7 @@ pub async fn reconcile<S: Subject>(
 async fn guarded<S: Subject>(object: &DynamicObject, context: &Context) -> Result<(), Error> {
     let read = tokio::time::timeout(READ_PATIENCE, context.read()).await;
     read.map_err(|_| Error::NotRead("the objects of this cluster"))?;
-    release(context, object).await?;
+    release::release(&context.client, &context.resource, object).await?;
     if object.metadata.deletion_timestamp.is_some() {
         // What was made goes by its owner references.
         return Ok(());
@@ -114,30 +112,6 @@ pub fn after_error(object: Arc<DynamicObject>, error: &Error, context: Arc<Conte
 pub fn full_name(object: &DynamicObject) -> String {
     let part = |text: &Option<String>| text.clone().unwrap_or_default();
     format!("{}/{}", part(&object.metadata.namespace), part(&object.metadata.name))
-}
-
-/// Removes Kubeless's finalizers: whoever set them is gone, and an object would wait for it for ever.
-async fn release(context: &Context, object: &DynamicObject) -> Result<(), Error> {
-    let held = object.metadata.finalizers.as_deref().unwrap_or_default();
-    if !held.iter().any(|name| name.starts_with(OLD_FINALIZERS)) {
-        return Ok(());
-    }
-    let kept: Vec<&String> = held.iter().filter(|name| !name.starts_with(OLD_FINALIZERS)).collect();
-    let api = cache::api(&context.client, object.metadata.namespace.as_deref(), &context.resource);
-    // With the version: a finalizer that somebody adds meanwhile must not be lost.
-    let patch = json!({
-        "metadata": { "finalizers": kept, "resourceVersion": object.metadata.resource_version },
-    });
-    let name = object.metadata.name.as_deref().unwrap_or_default();
-    match api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
-        Ok(_) => {
-            tracing::info!(kind = %context.resource.kind, object = %full_name(object), "Kubeless's finalizer removed");
-            Ok(())
-        }
-        // Changed or gone meanwhile: its next pass comes by itself.
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
-        Err(error) => Err(Error::api("remove Kubeless's finalizer")(error)),
-    }
 }
 
 /// The owner reference that children of this object carry.

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed step of a test is a panic")]
 
 mod code;
+mod gateways;
 mod objects;
 mod rights;
 
@@ -19,6 +20,7 @@ use super::{
     },
 };
 use code::{FUNCTIONS, Sources};
+use kubeless::sources::TRIGGERS;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, fmt::Write, time::Duration};
 
@@ -41,6 +43,7 @@ fn the_whole_way_of_a_user_on_a_cluster() {
     let begun = rights::Begun::now();
     let installed = Installation::start();
     let cluster = &installed.cluster;
+    gateways::define(cluster);
     let namespace = installed.strict_namespace("walk");
     let before = objects::of(cluster, &namespace);
     let cli = Cli::new(&cluster.kubeconfig(), &namespace);
@@ -49,6 +52,8 @@ fn the_whole_way_of_a_user_on_a_cluster() {
     walk.functions_are_ready(&web);
     walk.events_arrive_once();
     walk.the_other_triggers();
+    walk.a_trigger_moves_between_gateways();
+    walk.a_clock_changes_hands();
     walk.commands();
     walk.every_kind_is_spoken_of();
     walk.an_edit_and_its_leftovers();
@@ -60,6 +65,7 @@ fn the_whole_way_of_a_user_on_a_cluster() {
         },
     );
     rights::judge(cluster, &begun);
+    gateways::undefine(cluster);
     cluster.kubectl(&["delete", "namespace", &namespace, "--timeout=120s"]);
     installed.remove();
     assert_eq!(objects::of_the_installation(cluster), Vec::<String>::new());
@@ -169,10 +175,12 @@ impl Walk<'_> {
         let cron = ["trigger", "cronjob", "create", "nightly", "--function", "inline"];
         self.cli.ok(&[&cron[..], &["--schedule", "0 3 * * *"]].concat());
         self.cli.ok(&["autoscale", "create", "inline", "--min", "1", "--max", "2", "--value", "80"]);
-        for made in ["ingress/web", "cronjob/nightly", "horizontalpodautoscaler/inline"] {
-            let get = ["get", made, "-n", &self.cli.namespace];
-            wait::until(made, LIMIT, || self.cluster.try_kubectl(&get, "").ok());
-        }
+        let by_calls = ["autoscale", "create", "zipped", "--metric", "qps", "--value", "100"];
+        self.cli.ok(&[&by_calls[..], &["--min", "1", "--max", "2"]].concat());
+        let scalers =
+            ["horizontalpodautoscaler/inline", "horizontalpodautoscaler/zipped", "servicemonitor/zipped"];
+        self.becomes(&["ingress/web", "cronjob/nightly"], &[]);
+        self.becomes(&scalers, &[]);
         for kind in ["httptriggers", "cronjobtriggers"] {
             wait::until(kind, LIMIT, || {
                 self.table(kind).iter().all(|row| row["READY"] == "True").then_some(())
@@ -185,7 +193,11 @@ impl Walk<'_> {
         let namespace = &self.cli.namespace;
         for (kind, spec) in status::SPECS {
             let spec: Value = serde_json::from_str(spec).unwrap();
-            self.cluster.apply(namespace, &status::trigger(kind, "spoken-of", &spec).to_string());
+            let mut object = status::trigger(kind, "spoken-of", &spec);
+            // As Kubeless left it on objects that it stored: they could not be deleted.
+            let known = TRIGGERS.iter().find(|known| known.kind == *kind).expect("registered");
+            object["metadata"]["finalizers"] = json!([known.finalizer]);
+            self.cluster.apply(namespace, &object.to_string());
         }
         for (kind, _) in status::SPECS {
             let object = format!("{}/spoken-of", status::plural(kind));
@@ -230,9 +242,12 @@ impl Walk<'_> {
         let file = file.display().to_string();
         self.cli.ok(&["function", "update", "inline", "--from-file", &file, "--wait"]);
         assert_eq!(self.cli.ok(&["function", "call", "inline"]), "edited");
-        self.cli.ok(&["autoscale", "delete", "inline"]);
-        let get = ["get", "horizontalpodautoscaler/inline", "-n", &self.cli.namespace];
-        wait::until("the autoscaler to go", LIMIT, || self.cluster.try_kubectl(&get, "").err());
+        for name in ["inline", "zipped"] {
+            self.cli.ok(&["autoscale", "delete", name]);
+        }
+        let gone =
+            ["horizontalpodautoscaler/inline", "horizontalpodautoscaler/zipped", "servicemonitor/zipped"];
+        self.becomes(&[], &gone);
     }
 
     fn delete_everything(&self) {

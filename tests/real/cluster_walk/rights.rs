@@ -44,7 +44,7 @@ pub fn judge(cluster: &Cluster, begun: &Begun) {
             }
         }
         let surplus: Vec<_> = unused.difference(&listed).collect();
-        // Of what goes with its function, the controller now and then deletes some before Kubernetes collects it.
+        // What only some runs delete: a register of a replica that leaves, say.
         let raced = |right: &&String| right.starts_with("delete ") && granted.contains(*right);
         let stale: Vec<_> = listed.difference(&unused).filter(|right| !raced(right)).collect();
         assert!(

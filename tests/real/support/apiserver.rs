@@ -43,6 +43,7 @@ pub struct ApiServer {
     api: Running,
     etcd: Running,
     ports: Ports,
+    plugins: &'static str,
     access: Access,
     // Last: removed after the processes are gone.
     dir: tempfile::TempDir,
@@ -72,6 +73,15 @@ impl std::ops::Deref for ApiServer {
 impl ApiServer {
     /// Starts both and returns when the server says that it is ready.
     pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// One that lets only those set an owner reference who may delete the object, as OpenShift does.
+    pub fn start_guarding_owners() -> Self {
+        Self::start_with("OwnerReferencesPermissionEnforcement")
+    }
+
+    fn start_with(plugins: &'static str) -> Self {
         let begun = Instant::now();
         let dir =
             tempfile::Builder::new().prefix("kubeless-apiserver-").tempdir().expect("a temporary folder");
@@ -80,8 +90,8 @@ impl ApiServer {
         spawn::remove_after_exit(dir.path());
         prepare(dir.path());
         let etcd = start_etcd(dir.path(), ports);
-        let api = start_api(dir.path(), ports);
-        let mut server = Self { api, etcd, ports, access: Access::new(dir.path()), dir };
+        let api = start_api(dir.path(), ports, plugins);
+        let mut server = Self { api, etcd, ports, plugins, access: Access::new(dir.path()), dir };
         server.write_kubeconfig();
         server.wait_ready();
         println!("Kubernetes API server: ready after {:.1?}", begun.elapsed());
@@ -114,7 +124,7 @@ impl ApiServer {
         assert!(self.process(part).exited().is_some(), "{part:?} still runs");
         match part {
             Part::Etcd => self.etcd = start_etcd(self.dir.path(), self.ports),
-            Part::ApiServer => self.api = start_api(self.dir.path(), self.ports),
+            Part::ApiServer => self.api = start_api(self.dir.path(), self.ports, self.plugins),
         }
         if self.etcd.exited().is_none() && self.api.exited().is_none() {
             self.wait_ready();
@@ -207,7 +217,7 @@ fn start_etcd(dir: &Path, ports: Ports) -> Running {
     Running::start("etcd", command, dir.join("etcd.log"))
 }
 
-fn start_api(dir: &Path, ports: Ports) -> Running {
+fn start_api(dir: &Path, ports: Ports, plugins: &str) -> Running {
     let inside = |name| dir.join(name).display().to_string();
     let mut command = spawn::bound_command(kubernetes_dir().join("kube"));
     command.arg("kube-apiserver").args([
@@ -225,6 +235,7 @@ fn start_api(dir: &Path, ports: Ports) -> Running {
         "--endpoint-reconciler-type=none".into(),
         // Nothing makes a default account for a Pod here.
         "--disable-admission-plugins=ServiceAccount".into(),
+        format!("--enable-admission-plugins={plugins}"),
         format!("--audit-policy-file={}", inside("audit.yaml")),
         format!("--audit-log-path={}", inside("audit.log")),
     ]);

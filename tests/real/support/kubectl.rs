@@ -105,7 +105,8 @@ impl Access {
     }
 
     /// What `user` (a service account: `system:serviceaccount:NAMESPACE:NAME`) asked for and was not refused, as
-    /// `verb group/resource` or `verb group/resource/subresource`, the core group being empty.
+    /// `verb group/resource` or `verb group/resource/subresource`, the core group being empty. An apply that made an object used
+    /// `create` too: the server asks for both.
     pub fn used_by(&self, user: &str) -> BTreeSet<String> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let allowed = |event: &&Value| {
@@ -113,12 +114,15 @@ impl Access {
                 && event["annotations"]["authorization.k8s.io/decision"] == "allow"
         };
         let shown = |event: &Value| {
-            let object = event.get("objectRef")?;
+            let object = &event["objectRef"];
             let sub = object.get("subresource").map_or(String::new(), |sub| format!("/{}", text(sub)));
-            let (group, resource) = (text(&object["apiGroup"]), text(&object["resource"]));
-            Some(format!("{} {group}/{resource}{sub}", text(&event["verb"])))
+            let what = format!("{}/{}{sub}", text(&object["apiGroup"]), text(&object["resource"]));
+            let made = event["verb"] == "patch" && event["responseStatus"]["code"] == 201;
+            let verbs = [Some(text(&event["verb"])), made.then(|| "create".to_owned())];
+            verbs.into_iter().flatten().map(move |verb| format!("{verb} {what}")).collect::<Vec<_>>()
         };
-        self.audit().iter().filter(allowed).filter_map(shown).collect()
+        let asked = |event: &&Value| event.get("objectRef").is_some();
+        self.audit().iter().filter(allowed).filter(asked).flat_map(shown).collect()
     }
 }
 
