@@ -1,6 +1,8 @@
 //! Events that nobody acknowledged: the server names each once, `ack_wait` after its delivery, to everybody who listens. Not to
 //! one of a group: the server may still take a dead member for a living one. The first member whose time has come tells the
-//! others, so that one names it; should two do so, their lines have one key. Must never name what this process itself runs.
+//! others that it will name the event, and they wait; it tells them again when its line is in the journal, and they forget it.
+//! If it dies in between, the next one whose time has come names it. Should two do so, their lines have one key. Must never name
+//! what this process itself runs, nor have others forget what is not in a journal.
 
 use super::consumer::Plan;
 use crate::{
@@ -20,6 +22,10 @@ use tokio::task::JoinSet;
 const WAIT: Duration = Duration::from_secs(3);
 /// Members name an event at different times within this.
 const SPREAD: Duration = Duration::from_secs(1);
+/// How long a member that says it will name an event is given for it: the look-up, and a journal that is slow.
+const TURN: Duration = Duration::from_secs(6);
+/// Word of a member whose line is written.
+const WRITTEN: &str = "written";
 /// Most messages that are looked up at once.
 const AT_ONCE: usize = 64;
 
@@ -36,13 +42,22 @@ pub struct Doubt {
     pub event: Option<Event>,
 }
 
+/// An event that this member names when its time has come, unless another has done so by then.
+struct Waiting {
+    sequence: i64,
+    due: Instant,
+    /// Another member said that it will.
+    theirs: bool,
+}
+
 /// Look-ups on their way.
 pub struct Doubts {
     plan: Plan,
     decoder: Arc<Decoder>,
     tasks: JoinSet<Doubt>,
-    /// Numbers, and when this member names them unless another does before.
-    waiting: Vec<(i64, Instant)>,
+    waiting: Vec<Waiting>,
+    /// Numbers that this member has named, and whose lines are not in the journal yet.
+    unwritten: Vec<i64>,
     /// Tells our own words from others'.
     nonce: u64,
 }
@@ -50,7 +65,14 @@ pub struct Doubts {
 impl Doubts {
     /// None yet.
     pub fn new(plan: Plan, decoder: Arc<Decoder>) -> Self {
-        Self { plan, decoder, tasks: JoinSet::new(), waiting: Vec::new(), nonce: fastrand::u64(1..) }
+        Self {
+            plan,
+            decoder,
+            tasks: JoinSet::new(),
+            waiting: Vec::new(),
+            unwritten: Vec::new(),
+            nonce: fastrand::u64(1..),
+        }
     }
 
     /// Subject on which the server names them.
@@ -60,19 +82,43 @@ impl Doubts {
     }
 
     /// Subject on which members tell one another what they name.
-    pub fn named(&self) -> String {
-        let Plan { stream, consumer, .. } = &self.plan;
-        format!("kubeless.named.{stream}.{consumer}")
+    pub fn names(&self) -> String {
+        subject_of_names(&self.plan)
     }
 
-    /// Another member named one.
+    /// Another member names one, or has done so.
     pub fn heard(&mut self, payload: &[u8]) {
         let text = std::str::from_utf8(payload).unwrap_or_default();
-        let mut numbers = text.split(' ').map(str::parse::<u64>);
-        if let (Some(Ok(sequence)), Some(Ok(nonce))) = (numbers.next(), numbers.next())
-            && nonce != self.nonce
-        {
-            self.waiting.retain(|(waiting, _)| u64::try_from(*waiting) != Ok(sequence));
+        let mut words = text.split(' ');
+        let (Some(Ok(sequence)), Some(Ok(nonce))) =
+            (words.next().map(str::parse::<i64>), words.next().map(str::parse::<u64>))
+        else {
+            return;
+        };
+        if nonce == self.nonce {
+            return;
+        }
+        if words.next() == Some(WRITTEN) {
+            self.waiting.retain(|waiting| waiting.sequence != sequence);
+            return;
+        }
+        for waiting in self.waiting.iter_mut().filter(|waiting| waiting.sequence == sequence) {
+            (waiting.due, waiting.theirs) = (Instant::now() + TURN + spread(), true);
+        }
+    }
+
+    /// The line of one that this member named is in the batch.
+    pub fn named(&mut self, sequence: i64) {
+        self.unwritten.push(sequence);
+    }
+
+    /// The journal holds all lines: the others may forget what they are about.
+    pub fn written(&mut self, client: Option<&Client>) {
+        for sequence in self.unwritten.drain(..) {
+            let Some(client) = client else { continue };
+            let told = format!("{sequence} {} {WRITTEN}", self.nonce);
+            // A member that is not told names it as well.
+            let _ = client.publish(subject_of_names(&self.plan), told.into()).now_or_never();
         }
     }
 
@@ -83,12 +129,12 @@ impl Doubts {
 
     /// Names an event, unless another member is quicker.
     pub fn add(&mut self, sequence: i64) {
-        self.waiting.push((sequence, Instant::now() + SPREAD.mul_f64(fastrand::f64())));
+        self.waiting.push(Waiting { sequence, due: Instant::now() + spread(), theirs: false });
     }
 
-    /// Whether all have been found or given up.
+    /// Whether all have been found or given up, or are for another member to name.
     pub fn is_empty(&self) -> bool {
-        self.tasks.is_empty() && self.waiting.is_empty()
+        self.tasks.is_empty() && self.waiting.iter().all(|waiting| waiting.theirs)
     }
 
     /// Starts what may start and returns what was found.
@@ -100,12 +146,12 @@ impl Doubts {
         }
         let Some(client) = client else { return found };
         while self.tasks.len() < AT_ONCE
-            && let Some(at) = self.waiting.iter().position(|(_, due)| *due <= Instant::now())
+            && let Some(at) = self.waiting.iter().position(|waiting| waiting.due <= Instant::now())
         {
-            let (sequence, _) = self.waiting.swap_remove(at);
+            let Waiting { sequence, .. } = self.waiting.swap_remove(at);
             let told = format!("{sequence} {}", self.nonce);
             // A member that is not told names it as well.
-            let _ = client.publish(self.named(), told.into()).now_or_never();
+            let _ = client.publish(self.names(), told.into()).now_or_never();
             let bare = self.position(sequence, -1);
             let (client, stream, decoder) =
                 (client.clone(), self.plan.stream.clone(), Arc::clone(&self.decoder));
@@ -127,6 +173,14 @@ impl Doubts {
             coordinates: None,
         }
     }
+}
+
+fn spread() -> Duration {
+    SPREAD.mul_f64(fastrand::f64())
+}
+
+fn subject_of_names(Plan { stream, consumer, .. }: &Plan) -> String {
+    format!("kubeless.named.{stream}.{consumer}")
 }
 
 async fn fetch(client: Client, stream: &str, bare: Position, decoder: &Decoder) -> Option<Doubt> {

@@ -297,7 +297,7 @@ impl Work {
         self.acks.listen_at(prefix.clone());
         let inbox = client.subscribe(format!("{prefix}.*")).await;
         let advisories = client.subscribe(self.doubts.subject()).await;
-        let named = client.subscribe(self.doubts.named()).await;
+        let named = client.subscribe(self.doubts.names()).await;
         if let Some(dead_letters) = &self.thread.dead_letters {
             dead_letters.connect(Some(client.clone()));
         }
@@ -373,6 +373,9 @@ impl Work {
         for (note, outcome) in closed {
             self.acks.close(self.thread.link.client(), note.reply, note.sequence, outcome).await;
         }
+        if !self.thread.intake.flow.is_journal_broken() {
+            self.doubts.written(self.thread.link.client());
+        }
     }
 
     /// The server names an event whose time is over.
@@ -401,7 +404,9 @@ impl Work {
                 count: 1,
             };
             tracing::warn!(trigger = self.thread.voice.trigger, %position, id = ending.id, "Event has no outcome");
+            testkit::point("before_named");
             self.thread.intake.flow.inherited(None, &ending);
+            self.doubts.named(position.sequence);
         }
     }
 
@@ -429,6 +434,10 @@ impl Work {
             self.name_doubts();
         }
         self.settle().await;
+        if let Some(client) = self.thread.link.client().filter(|_| self.thread.link.is_up()) {
+            // What the others need not name any more.
+            let _ = tokio::time::timeout(CONFIRM, client.flush()).await;
+        }
         self.thread.intake.flow.publish();
         self.thread.intake.connected(false);
     }
