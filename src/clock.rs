@@ -12,6 +12,9 @@ pub fn boot_ms() -> u64 {
 
 /// Wall clock in milliseconds since the Unix epoch.
 pub fn unix_ms() -> i64 {
+    if let Some(told) = crate::testkit::wall_ms() {
+        return told;
+    }
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))

@@ -2,7 +2,8 @@
 //! enabled in a release build.
 //!
 //! `KUBELESS_POINT=name:n[:kill|stop]` kills (default) or stops the process at the n-th passage of a point.
-//! `KUBELESS_BUG=name` switches one seeded protocol bug on.
+//! `KUBELESS_BUG=name` switches one seeded protocol bug on. `KUBELESS_CLOCK=path` names a file that holds the wall clock, in
+//! milliseconds since the Unix epoch: it stands until a test moves it.
 
 /// Passes a named point of the claim → call → outcome path (names: docs/ARCHITECTURE.md, "Crash points").
 #[cfg(not(feature = "testkit"))]
@@ -16,8 +17,15 @@ pub fn bug(_name: &str) -> bool {
     false
 }
 
+/// The wall clock that a test holds, if one does.
+#[cfg(not(feature = "testkit"))]
+#[inline(always)]
+pub fn wall_ms() -> Option<i64> {
+    None
+}
+
 #[cfg(feature = "testkit")]
-pub use armed::{bug, point};
+pub use armed::{bug, point, wall_ms};
 
 #[cfg(feature = "testkit")]
 mod armed {
@@ -44,6 +52,18 @@ mod armed {
     });
 
     static BUG: LazyLock<Option<String>> = LazyLock::new(|| std::env::var("KUBELESS_BUG").ok());
+
+    static CLOCK: LazyLock<Option<std::path::PathBuf>> =
+        LazyLock::new(|| std::env::var_os("KUBELESS_CLOCK").map(Into::into));
+
+    /// The wall clock that a test holds, if one does.
+    pub fn wall_ms() -> Option<i64> {
+        let path = CLOCK.as_deref()?;
+        // Replaced as a whole; a clock that cannot be read is none that a test meant.
+        let text =
+            std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        Some(text.trim().parse().unwrap_or_else(|_| panic!("{}: {text:?} is no time", path.display())))
+    }
 
     /// Passes a named point; may end the process here.
     pub fn point(name: &str) {

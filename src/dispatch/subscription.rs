@@ -19,7 +19,7 @@ use arc_swap::ArcSwap;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -66,6 +66,7 @@ pub struct Subscription {
     conservation: Arc<Conservation>,
     metrics: SubscriptionMetrics,
     connected: AtomicBool,
+    pauses: AtomicU64,
 }
 
 /// An event that is about to be claimed, with its place in the plan.
@@ -108,6 +109,7 @@ impl Subscription {
             conservation: Arc::new(Conservation::default()),
             metrics,
             connected: AtomicBool::new(false),
+            pauses: AtomicU64::new(0),
         }
     }
 
@@ -134,7 +136,15 @@ impl Subscription {
             let permits = Permits { subscription, function, limit: settings.max_in_flight };
             self.permits.store(Arc::new(permits));
         }
+        if settings.paused && !self.settings.load().paused {
+            self.pauses.fetch_add(1, Ordering::SeqCst);
+        }
         self.settings.store(Arc::new(settings));
+    }
+
+    /// How often it was paused, for a source that must not overlook a pause that was over before it looked.
+    pub fn pauses(&self) -> u64 {
+        self.pauses.load(Ordering::SeqCst)
     }
 
     /// The source says whether it is connected: it answers, and hands over whatever there is.

@@ -63,6 +63,8 @@ pub struct CronThread {
     pub(super) watched_from: i64,
     pub(super) suspended_until: i64,
     suspended: bool,
+    /// How often it was suspended, as of the last look.
+    pauses: u64,
     /// When the trigger was made, where that is known.
     pub(super) created: Option<i64>,
     /// When the register was last read or written, by the boot clock.
@@ -90,6 +92,7 @@ impl CronThread {
             watched_from: wall_ms.div_euclid(1000) - grace,
             suspended_until: i64::MIN,
             suspended: parts.flow.subscription().settings().paused,
+            pauses: parts.flow.subscription().pauses(),
             created: None,
             seen_boot_ms: 0,
             quiet: None,
@@ -150,8 +153,11 @@ impl CronThread {
             self.quiet = None;
         }
         let paused = self.flow.subscription().settings().paused;
-        if self.suspended && !paused {
-            self.suspended_until = wall_ms.div_euclid(1000);
+        let pauses = self.flow.subscription().pauses();
+        let paused_since = std::mem::replace(&mut self.pauses, pauses) != pauses;
+        if (self.suspended || paused_since) && !paused {
+            // Read anew: a pause may have begun and ended since the look above.
+            self.suspended_until = (self.clocks.wall_ms)().div_euclid(1000);
             self.quiet = None;
         }
         self.suspended = paused;
@@ -188,13 +194,13 @@ impl CronThread {
             Ok(()) => {
                 self.pause = RETRY.0;
                 self.retry_at = Instant::now();
-                self.flow.subscription().set_connected(true);
+                self.connected(true);
                 self.say("");
             }
             Err(why) => {
                 self.retry_at = Instant::now() + self.pause;
                 self.pause = (self.pause * 2).min(RETRY.1);
-                self.flow.subscription().set_connected(false);
+                self.connected(false);
                 self.say(&why);
             }
         }
@@ -231,6 +237,13 @@ impl CronThread {
         let next_ms = self.quiet.map_or(i64::MAX, |(_, next)| next.saturating_mul(1000));
         let left = next_ms.saturating_sub((self.clocks.wall_ms)()).max(1);
         Duration::from_millis(left.unsigned_abs()).min(look)
+    }
+
+    /// Says whether instants are claimed, were one due.
+    fn connected(&self, connected: bool) {
+        let subscription = self.flow.subscription();
+        subscription.metrics().connected.set(if connected { 1.0 } else { 0.0 });
+        subscription.set_connected(connected);
     }
 
     /// Sets the status; says once in the log what is wrong and once that it is over.
@@ -271,6 +284,7 @@ impl CronThread {
         self.collect();
         self.close();
         self.flow.publish();
+        self.connected(false);
     }
 
     /// Takes what has ended out of the register, if that is possible without waiting for long.

@@ -1,6 +1,6 @@
 //! JetStream for the suite: a stream on three servers keeps everything, and so does its consumer.
 
-use super::{Source, nats::message};
+use super::{BY_LABEL, Source, nats::message};
 use crate::support::nats::{Client, Message, NatsCluster};
 use std::{
     ops::Range,
@@ -76,7 +76,8 @@ impl Source for JetStream {
 
     fn spec(&self) -> String {
         let (name, url) = (&self.name, self.servers().url());
-        format!("  topic: \"{name}.*\"\n  url: \"{url}\"\n  stream: {name}\n  startingPosition: earliest\n")
+        let stream = format!("  stream: {name}\n  startingPosition: earliest\n");
+        format!("{BY_LABEL}  topic: \"{name}.*\"\n  url: \"{url}\"\n{stream}")
     }
 
     fn arguments(&self) -> Vec<String> {

@@ -1,6 +1,6 @@
 //! Kafka for the suite: the log keeps everything.
 
-use super::Source;
+use super::{BY_LABEL, Source};
 use crate::support::{
     kafka::{self, KafkaCluster, Options},
     kafka_client::Record,
@@ -49,7 +49,7 @@ impl Source for Kafka {
 
     fn spec(&self) -> String {
         format!(
-            "  topic: {}\n  bootstrapServers: \"{}\"\n  startingPosition: earliest\n",
+            "{BY_LABEL}  topic: {}\n  bootstrapServers: \"{}\"\n  startingPosition: earliest\n",
             self.topic,
             self.cluster().bootstrap()
         )

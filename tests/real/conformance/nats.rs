@@ -1,7 +1,7 @@
 //! Core NATS for the suite. Its server keeps nothing: what is published while nobody listens is gone, and what a killed
 //! dispatcher held is lost without a name.
 
-use super::Source;
+use super::{BY_LABEL, Source};
 use crate::support::nats::{Client, Message, NatsCluster};
 use std::{
     ops::Range,
@@ -56,7 +56,7 @@ impl Source for Nats {
     }
 
     fn spec(&self) -> String {
-        format!("  topic: \"{}.*\"\n  url: \"{}\"\n", self.prefix, self.server().url())
+        format!("{BY_LABEL}  topic: \"{}.*\"\n  url: \"{}\"\n", self.prefix, self.server().url())
     }
 
     fn publish(&mut self, numbers: Range<usize>, padding: usize) {

@@ -13,6 +13,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     ops::Range,
+    path::Path,
     time::Duration,
 };
 
@@ -70,8 +71,10 @@ impl<S: Source> Run<S> {
 
     /// Writes the trigger anew.
     pub fn edit(&self, lines: &str) {
-        let spec = format!("{}{lines}", self.source.spec());
-        self.manifests.trigger(S::KIND, "trigger", ("app", "witness"), &spec);
+        let (kind, own) = (S::KIND, self.source.spec());
+        let head = "metadata:\n  name: trigger\n  namespace: default\n";
+        let text = format!("apiVersion: kubeless.io/v1beta1\nkind: {kind}\n{head}spec:\n{own}{lines}");
+        self.manifests.write("trigger-trigger", &text);
     }
 
     pub fn delete(&self) {
@@ -104,14 +107,16 @@ impl<S: Source> Run<S> {
     }
 
     fn prepare(&self, name: &str) -> Launch {
-        let state = self.dir.path().join(format!("state-{name}"));
+        let own = || self.dir.path().join(format!("state-{name}"));
+        let state = self.source.state().map_or_else(own, Path::to_path_buf);
         let launch = Launch::dispatcher(self.dir.path(), name)
             .arg("--manifests")
             .arg(self.manifests.dir().display().to_string())
             .arg("--state-dir")
             .arg(state.display().to_string())
             .args(["--admin-listen", "127.0.0.1:0", "--log-format", "json"]);
-        launch.args(self.source.arguments()).args(self.further.clone())
+        let launch = launch.args(self.source.arguments()).args(self.further.clone());
+        self.source.environment().into_iter().fold(launch, |launch, (name, value)| launch.env(name, value))
     }
 
     /// Returns when the subscription receives.
@@ -139,18 +144,41 @@ impl<S: Source> Run<S> {
         self.poisoned += 1;
     }
 
+    /// Returns when `count` events more are kept for the subscription, if it is not to keep up.
+    pub fn wait_room(&self, count: usize) {
+        if S::HOLDS < self.published + count {
+            let most = (self.published + count - S::HOLDS) as u64;
+            wait::until("it keeps up", LIMIT, || (self.books().total() >= most).then_some(()));
+        }
+    }
+
+    /// Waits until each of these events has ended.
+    #[track_caller]
+    pub fn wait_ended(&self, numbers: Range<usize>) {
+        let ids: Vec<String> = numbers.map(|number| self.source.id(number)).collect();
+        wait::until("what came last has ended", S::PATIENCE, || {
+            let books = self.books();
+            ids.iter().all(|id| books.by_id.contains_key(id)).then_some(())
+        });
+    }
+
     /// What the journals say now.
     pub fn books(&self) -> Books {
         let mut books = Books::default();
         let mut seen = BTreeSet::new();
         let states = fs::read_dir(self.dir.path()).expect("the test's own folder").flatten();
-        let segments = states.filter_map(|state| fs::read_dir(state.path().join("journal")).ok()).flatten();
+        let states = states.map(|state| state.path()).chain(self.source.state().map(Path::to_path_buf));
+        let segments = states.filter_map(|state| fs::read_dir(state.join("journal")).ok()).flatten();
         let mut doubts = Vec::new();
         for segment in segments.flatten() {
             let text = String::from_utf8_lossy(&fs::read(segment.path()).expect("a segment")).into_owned();
             for line in text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()) {
                 let Some(outcome) = line["outcome"].as_str() else { continue };
-                let key = ["stream", "shard", "sequence"].map(|field| line[field].to_string()).join("/");
+                // Numbers of one process, where there are coordinates.
+                let key = line["coordinates"].as_str().map_or_else(
+                    || ["stream", "shard", "sequence"].map(|field| line[field].to_string()).join("/"),
+                    str::to_owned,
+                );
                 let line = (key, outcome.to_owned(), line["id"].as_str().unwrap_or("").to_owned(), line);
                 if outcome_is_doubt(&line.1) { doubts.push(line) } else { enter(&mut books, &mut seen, line) }
             }
@@ -166,21 +194,13 @@ impl<S: Source> Run<S> {
     /// Waits until as many events as were published have ended.
     #[track_caller]
     pub fn settle(&self) -> Books {
-        self.settle_but(0)
-    }
-
-    /// The same, where at most `unnamed` events may stay without an outcome.
-    #[track_caller]
-    pub fn settle_but(&self, unnamed: u64) -> Books {
         let wanted = (self.published + self.poisoned) as u64;
-        let ended = wait::try_until(LIMIT, || Some(self.books()).filter(|books| books.total() >= wanted));
+        let ended =
+            wait::try_until(S::PATIENCE, || Some(self.books()).filter(|books| books.total() >= wanted));
         ended.unwrap_or_else(|| {
             let books = self.books();
             let (called, counts) = (self.witness.len(), &books.counts);
-            assert!(
-                books.total() + unnamed >= wanted,
-                "{wanted} published, {called} called, ended: {counts:?}"
-            );
+            assert!(books.total() >= wanted, "{wanted} published, {called} called, ended: {counts:?}");
             books
         })
     }
@@ -197,7 +217,9 @@ impl<S: Source> Run<S> {
 
     #[track_caller]
     pub fn assert_once(&self, books: &Books) {
-        assert_eq!(self.witness.invoked_twice(), Vec::<String>::new(), "called twice");
+        let twice = self.witness.invoked_twice();
+        let first = &twice[..twice.len().min(20)];
+        assert!(twice.is_empty(), "{} events were called twice, the first: {first:?}", twice.len());
         let called = self.witness.counts();
         for (id, outcome) in &books.by_id {
             let seen = called.contains_key(id);

@@ -1,6 +1,6 @@
 //! The list: one line for each source.
 
-use super::{JetStream, Nats, kafka::Kafka, properties};
+use super::{JetStream, Nats, Property, cron::Cron, kafka::Kafka, kinesis::Kinesis, properties::hold};
 
 /// One test a property.
 macro_rules! conformance {
@@ -10,31 +10,31 @@ macro_rules! conformance {
 
             #[test]
             fn delivers_all_once() {
-                properties::delivers_all_once::<$source>();
+                hold::<$source>(Property::DeliversAllOnce);
             }
             #[test]
             fn a_graceful_stop_drains_what_runs() {
-                properties::a_graceful_stop_drains_what_runs::<$source>();
+                hold::<$source>(Property::AGracefulStopDrains);
             }
             #[test]
             fn kill_nine_of_the_dispatcher_repeats_nothing() {
-                properties::kill_nine_of_the_dispatcher_repeats_nothing::<$source>();
+                hold::<$source>(Property::AKillRepeatsNothing);
             }
             #[test]
             fn a_server_that_goes_and_comes_repeats_nothing() {
-                properties::a_server_that_goes_and_comes_repeats_nothing::<$source>();
+                hold::<$source>(Property::AServerThatWasAwayRepeatsNothing);
             }
             #[test]
             fn poison_has_an_outcome_and_blocks_nothing() {
-                properties::poison_has_an_outcome_and_blocks_nothing::<$source>();
+                hold::<$source>(Property::PoisonHasAnOutcome);
             }
             #[test]
             fn a_slow_function_bounds_memory() {
-                properties::a_slow_function_bounds_memory::<$source>();
+                hold::<$source>(Property::ASlowFunctionBoundsMemory);
             }
             #[test]
             fn a_trigger_is_paused_edited_and_deleted_while_it_runs() {
-                properties::a_trigger_is_paused_edited_and_deleted_while_it_runs::<$source>();
+                hold::<$source>(Property::ATriggerIsPausedEditedAndDeleted);
             }
         }
     };
@@ -43,3 +43,5 @@ macro_rules! conformance {
 conformance!(kafka_keeps_the_rules, Kafka);
 conformance!(nats_keeps_the_rules, Nats);
 conformance!(jetstream_keeps_the_rules, JetStream);
+conformance!(kinesis_keeps_the_rules, Kinesis);
+conformance!(cron_keeps_the_rules, Cron);

@@ -117,6 +117,19 @@ impl Kinesis {
         self.process.kill9();
     }
 
+    /// Returns when records with these sequence numbers are written down and would come back after [`Self::kill9`].
+    pub fn wait_kept<'a>(&self, sequences: impl Iterator<Item = &'a str>) {
+        let mut missing: Vec<&str> = sequences.collect();
+        wait::until("the records are written down", PATIENCE, || {
+            let files = std::fs::read_dir(self.dir.path()).expect("our own folder").flatten();
+            let data =
+                files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|e| e == "json"));
+            let texts: String = data.filter_map(|path| std::fs::read_to_string(path).ok()).collect();
+            missing.retain(|sequence| !texts.contains(sequence));
+            missing.is_empty().then_some(())
+        });
+    }
+
     /// Starts it again on its old port and data.
     pub fn restart(&mut self) {
         assert!(self.process.exited().is_some(), "the endpoint still runs");
