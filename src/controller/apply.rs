@@ -165,6 +165,7 @@ impl Applier {
         let same = Preconditions { uid: found.metadata.uid.clone(), resource_version: None };
         let options = DeleteParams { preconditions: Some(same), ..DeleteParams::background() };
         self.settled.remove(&(kind, format!("{namespace}/{name}")));
+        testkit::point("controller_before_delete");
         match api.delete(name, &options).await {
             Ok(_) => {
                 self.metrics.wrote(kind.names().2);
