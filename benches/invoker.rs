@@ -84,6 +84,7 @@ fn call(target: &TargetCell) -> Call {
         headers,
         data: Some(Bytes::from_static(&[b'x'; 256])),
         weight: 0,
+        exchange: None,
     };
     Call {
         event: Arc::new(event),

@@ -5,6 +5,7 @@
 //! `tests/faults` proves against real servers.
 
 pub mod lease;
+pub mod store;
 pub mod window;
 
 /// What the source's register answered to a claim (three answers, sources of truth: the register alone).

@@ -42,6 +42,13 @@ pub struct InFlight<N> {
     pub note: N,
 }
 
+impl InFlight<()> {
+    /// An event that nobody wants to know more of.
+    pub fn bare(event: &Arc<Event>) -> Self {
+        Self { event: Arc::clone(event), original: None, weight: event.weight, note: () }
+    }
+}
+
 /// A call that ended. Its line is in the batch, not yet in the journal.
 #[derive(Debug)]
 pub struct Ended<N> {
@@ -360,7 +367,7 @@ impl<N> Flow<N> {
     }
 
     /// An event ends without a call: counts it as received and as `outcome`, gives its bytes back.
-    pub fn pass(&mut self, call: &InFlight<N>, outcome: Outcome, reason: &str) {
+    pub fn pass<M>(&mut self, call: &InFlight<M>, outcome: Outcome, reason: &str) {
         self.received(1);
         let ending = ending(&call.event, outcome, Some(reason));
         self.recorder.end(&ending);

@@ -16,6 +16,7 @@ pub mod worker;
 pub use crate::claims::{
     Answer, Claimed,
     lease::StartLease,
+    store,
     window::{Window, WindowConfig},
 };
 pub use crate::router::{

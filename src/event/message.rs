@@ -58,6 +58,9 @@ impl Rejection {
         "ce_batch",
     ];
 
+    /// A body over the limit, for those who see that before they have it.
+    pub const BODY_TOO_LARGE: Self = Self::new("body_too_large");
+
     const fn new(reason: &'static str) -> Self {
         Self { reason }
     }

@@ -3,6 +3,7 @@
 
 pub mod cel;
 pub mod cloudevents;
+pub mod exchange;
 pub mod filter;
 pub mod hasher;
 pub mod headers;
@@ -102,4 +103,6 @@ pub struct Event {
     pub data: Option<Bytes>,
     /// Bytes this event holds in memory: body, key and headers. Counts against the memory budget.
     pub weight: usize,
+    /// The request of a caller who waits for the function's answer; `None` for everything that comes from a broker.
+    pub exchange: Option<Arc<exchange::Exchange>>,
 }

@@ -50,6 +50,7 @@ impl Tick<'_> {
             content_type: HeaderValue::from_static("application/json"),
             headers: Vec::new(),
             weight: self.payload.len(),
+            exchange: None,
             data: Some(self.payload),
         }
     }

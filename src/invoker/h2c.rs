@@ -7,6 +7,7 @@ use super::{
     io::{Wire, WireIo},
     pool::Endpoint,
     request,
+    sink::Sink,
 };
 use crate::{clock, cluster::target::Target};
 use bytes::Bytes;
@@ -123,8 +124,11 @@ pub(super) async fn call(
         let _ = sending.send_data(body, true);
     }
     let response = head(connection, answer, before, deadline.as_mut()).await?;
-    let status = response.status();
-    drain(connection, response.into_body(), run.config.max_response_bytes, before, deadline).await?;
+    let (head, body) = response.into_parts();
+    let status = head.status;
+    let mut sink = Sink::of(call, run.config.max_response_bytes);
+    drain(connection, body, &mut sink, before, deadline).await?;
+    sink.hand_over(call, head);
     Ok(status)
 }
 
@@ -172,17 +176,15 @@ async fn head(
 async fn drain(
     connection: &Connection,
     mut body: RecvStream,
-    max: usize,
+    sink: &mut Sink,
     before: u64,
     mut deadline: Pin<&mut Sleep>,
 ) -> Result<(), Error> {
-    let mut read = 0;
     poll_fn(|cx| {
         loop {
             match body.poll_data(cx) {
                 Poll::Ready(Some(Ok(data))) => {
-                    read += data.len();
-                    if read > max {
+                    if !sink.take(&data) {
                         return Poll::Ready(Ok(()));
                     }
                     // Fails only for more than was received.

@@ -8,6 +8,7 @@ use super::{
     io::{Verdict, Wire, WireIo},
     pool::Endpoint,
     request,
+    sink::Sink,
 };
 use crate::{clock, cluster::target::Target, invoker::Call, testkit};
 use bytes::Bytes;
@@ -128,19 +129,20 @@ impl Connection {
         let before = self.wire.written();
         poll_fn(|cx| self.poll_ready(cx, before, deadline.as_mut())).await?;
         let config = run.config;
-        let max_read = config.max_response_head_bytes + config.max_response_bytes + READ_SLACK;
+        let mut sink = Sink::of(call, config.max_response_bytes);
+        let max_read = config.max_response_head_bytes + sink.max() + READ_SLACK;
         self.wire.arm(call.lease.clone(), max_read);
         run.sent_unix_ms = clock::unix_ms();
         let head = self.head(request, before, deadline.as_mut()).await;
         run.first_byte_unix_ms = self.wire.first_byte_ms();
         let response = head?;
         testkit::point("before_response_body");
-        let status = response.status();
-        let mut body = response.into_body();
+        let (head, mut body) = response.into_parts();
+        let status = head.status;
         let drained = if body.is_end_stream() {
             Drained::Complete
         } else {
-            self.drain(&mut body, config.max_response_bytes, before, deadline).await
+            self.drain(&mut body, &mut sink, before, deadline).await
         };
         match drained {
             Drained::Complete => self.rest(),
@@ -151,6 +153,7 @@ impl Connection {
             // Whatever follows on this connection is not HTTP/1.1.
             self.over = true;
         }
+        sink.hand_over(call, head);
         self.last_used = Instant::now();
         Ok(status)
     }
@@ -196,23 +199,22 @@ impl Connection {
     async fn drain(
         &mut self,
         body: &mut Incoming,
-        max: usize,
+        sink: &mut Sink,
         before: u64,
         mut deadline: Pin<&mut Sleep>,
     ) -> Drained {
-        let mut read = 0;
         poll_fn(|cx| {
             self.drive(cx);
             loop {
                 match Pin::new(&mut *body).poll_frame(cx) {
                     Poll::Ready(Some(Ok(frame))) => {
-                        read += frame.data_ref().map_or(0, Bytes::len);
-                        if read > max {
+                        if frame.data_ref().is_some_and(|data| !sink.take(data)) {
                             return Poll::Ready(Drained::TooLong);
                         }
                     }
                     Poll::Ready(None) => return Poll::Ready(Drained::Complete),
                     Poll::Ready(Some(Err(_))) if self.wire.verdict() == Verdict::TooMuchRead => {
+                        sink.overflow();
                         return Poll::Ready(Drained::TooLong);
                     }
                     Poll::Ready(Some(Err(error))) => {

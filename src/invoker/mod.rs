@@ -8,6 +8,7 @@ mod http1;
 mod io;
 mod pool;
 mod request;
+mod sink;
 
 pub use error::{Error, Reason};
 

@@ -2,6 +2,7 @@
 //! hands what it reads to a [`Subscription`](crate::dispatch::Subscription).
 
 pub mod cron;
+pub mod http;
 pub mod kafka;
 pub mod kinesis;
 pub mod manager;
@@ -32,7 +33,8 @@ use tokio::sync::Semaphore;
 const GENERATIONS: usize = 8;
 
 /// The list: one line per source.
-pub static KINDS: &[&dyn SourceKind] = &[&kafka::Kafka, &nats::Nats, &kinesis::Kinesis, &cron::Clock];
+pub static KINDS: &[&dyn SourceKind] =
+    &[&kafka::Kafka, &nats::Nats, &kinesis::Kinesis, &cron::Clock, &http::Http];
 /// Every trigger kind that is read and checked. One without a source in [`KINDS`] is accepted and not served: its status
 /// says so.
 pub static TRIGGERS: &[TriggerKind] =

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed step of a test is a panic")]
 
 use kubeless::{
-    api::{conditions, cronjob_trigger},
+    api::{conditions, cronjob_trigger, http_trigger},
     cluster::{
         access,
         manifests::{self, Limits, Manifests},
@@ -11,7 +11,7 @@ use kubeless::{
     invoker::Reason,
     ledger::Outcome,
     sources::{
-        KINDS, TRIGGERS, cron,
+        KINDS, TRIGGERS, cron, http,
         kafka::{decode::Rejection, options::Options},
         nats,
     },
@@ -117,6 +117,20 @@ fn the_page_of_the_clock_leaves_nothing_out() {
     wanted.extend(["missed", "in_doubt", "unanswered"].map(str::to_owned));
     let missing: Vec<_> = wanted.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
     assert!(missing.is_empty(), "docs/triggers/cron.md does not name {missing:?}");
+}
+
+#[test]
+fn the_page_of_requests_leaves_nothing_out() {
+    let page = read("docs/triggers/http.md");
+    let crd = serde_json::to_value((http_trigger::KIND.crd)()).unwrap();
+    let spec = crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec").unwrap();
+    let mut wanted = BTreeSet::new();
+    leaves(spec, "", &mut wanted);
+    // A request has no topic beside it.
+    wanted.retain(|name| !name.starts_with("delivery.deadLetter"));
+    wanted.extend(toml::Table::try_from(http::options::Options::default()).unwrap().keys().cloned());
+    let missing: Vec<_> = wanted.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "docs/triggers/http.md does not name {missing:?}");
 }
 
 #[test]

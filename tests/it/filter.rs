@@ -36,6 +36,7 @@ fn event(content_type: &'static str, data: &str) -> Event {
         headers: Vec::new(),
         data: Some(Bytes::copy_from_slice(data.as_bytes())),
         weight: data.len(),
+        exchange: None,
     }
 }
 

@@ -30,6 +30,7 @@ fn event() -> Event {
         headers: vec![(HeaderName::from_static("event-partition"), HeaderValue::from(3))],
         data: None,
         weight: 0,
+        exchange: None,
     }
 }
 

@@ -12,6 +12,7 @@ mod crds;
 mod cron;
 mod demo;
 mod dev;
+mod http;
 mod install;
 mod kafka_delivery;
 mod kafka_lifecycle;

@@ -125,6 +125,7 @@ impl Decoder {
             content_type,
             data,
             weight: record::ENVELOPE + body + raw.key.map_or(0, <[u8]>::len) + scan.bytes,
+            exchange: None,
         })
     }
 

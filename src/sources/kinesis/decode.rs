@@ -123,6 +123,7 @@ impl Decoder {
             content_type,
             data,
             weight,
+            exchange: None,
         })
     }
 

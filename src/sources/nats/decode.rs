@@ -103,6 +103,7 @@ impl Decoder {
             content_type,
             data,
             weight,
+            exchange: None,
         })
     }
 

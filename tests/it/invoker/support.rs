@@ -46,7 +46,17 @@ pub(super) fn event(id: &str, data: Option<Bytes>, headers: Vec<(HeaderName, Hea
         extensions: Vec::new(),
     };
     let content_type = HeaderValue::from_static("application/json");
-    Event { position, business: None, lane: None, attributes, content_type, headers, data, weight: 0 }
+    Event {
+        position,
+        business: None,
+        lane: None,
+        attributes,
+        content_type,
+        headers,
+        data,
+        weight: 0,
+        exchange: None,
+    }
 }
 
 pub(super) fn target(endpoints: &[SocketAddr], protocol: Protocol, call_timeout: Duration) -> TargetCell {

@@ -93,6 +93,7 @@ fn event(shard: i32, sequence: i64, time_ms: i64, made: Made) -> Event {
         headers: Vec::new(),
         data: None,
         weight: 1,
+        exchange: None,
     }
 }
 

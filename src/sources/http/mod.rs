@@ -1,0 +1,62 @@
+//! Requests (`HTTPTrigger` with `delivery.through: Dispatcher`): one listener for all triggers, a claim store in place of a
+//! log's register, and the function's answer for the caller. Must never call for a request that no store has granted, nor
+//! serve a host or path that no trigger names.
+
+mod arrival;
+mod claiming;
+mod front;
+pub mod options;
+mod replies;
+mod start;
+mod thread;
+mod ways;
+
+use super::{Embedded, Error, Publisher, Source, SourceKind};
+use crate::{
+    api::{
+        http_trigger::{self, HTTPTrigger},
+        kind::{TriggerKind, TriggerObject},
+    },
+    config::DispatcherConfig,
+};
+use options::Options;
+pub use start::HttpSource;
+
+/// The descriptor.
+pub struct Http;
+
+impl SourceKind for Http {
+    fn name(&self) -> &'static str {
+        "http"
+    }
+
+    fn trigger(&self) -> TriggerKind {
+        http_trigger::KIND
+    }
+
+    fn open(&self, config: &DispatcherConfig) -> Result<Box<dyn Source>, Error> {
+        let mut options = Options::read(config.sources.get(self.name()))?;
+        options.memory_bytes = options::size(config.memory.max_event_bytes);
+        Ok(Box::new(HttpSource::new(options)))
+    }
+
+    fn publisher(&self, _address: &str) -> Result<Box<dyn Publisher>, Error> {
+        Err("an HTTP trigger takes requests: send one with curl".into())
+    }
+
+    fn embed(&self) -> Result<Option<Box<dyn Embedded>>, Error> {
+        Ok(None)
+    }
+
+    fn names_server(&self, _trigger: &TriggerObject) -> bool {
+        // The listener is the dispatcher's own.
+        true
+    }
+
+    fn address_of(&self, trigger: &TriggerObject) -> String {
+        let Some(typed) = trigger.downcast::<HTTPTrigger>() else { return String::new() };
+        format!("{}{}", typed.spec.host_name, typed.path())
+    }
+
+    fn point_at(&self, _config: &mut DispatcherConfig, _address: &str) {}
+}
