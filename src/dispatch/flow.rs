@@ -331,6 +331,7 @@ impl<N> Flow<N> {
     /// Gauges that may be a second old.
     pub fn publish_slow(&self) {
         let metrics = self.subscription.metrics();
+        metrics.held_bytes.set(self.held_bytes as f64);
         metrics.window_entries.set(self.subscription.window().len() as f64);
         metrics.inflight_invocations.set(self.subscription.calls_running() as f64);
     }

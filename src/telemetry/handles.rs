@@ -36,6 +36,8 @@ pub struct SubscriptionMetrics {
     pub claims_unknown: Counter,
     /// `kubeless_claims_entries`.
     pub window_entries: Gauge,
+    /// `kubeless_held_event_bytes`.
+    pub held_bytes: Gauge,
     /// `kubeless_events_parked`.
     pub parked: Gauge,
     /// `kubeless_source_connected`.
@@ -80,6 +82,7 @@ impl SubscriptionMetrics {
             claims_refused: refused,
             claims_unknown: unknown,
             window_entries: gauge(&table::CLAIMS_ENTRIES, &own),
+            held_bytes: gauge(&table::HELD_BYTES, &own),
             parked: gauge(&table::EVENTS_PARKED, &own),
             connected: gauge(&table::SOURCE_CONNECTED, &own),
             restarts: counter(&table::SOURCE_RESTARTS, &own),

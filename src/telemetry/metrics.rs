@@ -111,6 +111,8 @@ metrics_table! {
         "Claims by the register's answer: granted, refused (offered again) or unknown (never invoked).";
     CLAIMS_ENTRIES = Gauge "kubeless_claims_entries" ["ids"] SUBSCRIPTION, &[],
         "Business ids held in the deduplication window.";
+    HELD_BYTES = Gauge "kubeless_held_event_bytes" ["bytes"] SUBSCRIPTION, &[],
+        "Events in memory, waiting or running; over all subscriptions of a process at most about `memory.max_event_bytes`.";
     EVENTS_PARKED = Gauge "kubeless_events_parked" ["events"] SUBSCRIPTION, &[],
         "Events below the committed position that are not claimed yet because their key is busy.";
     SOURCE_LAG = Gauge "kubeless_source_lag" ["events"] SHARD, &[],

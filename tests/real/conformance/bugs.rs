@@ -113,6 +113,6 @@ seen! {
     a_claim_that_is_not_durable_is_seen: Cron, AKillRepeatsNothing, "claims_in_memory", "events were called twice";
     a_gap_that_is_not_told_is_seen: Nats, AServerThatWasAwayRepeatsNothing, "gap_untold", "without a connection is told";
     poison_that_is_booked_as_delivered_is_seen: Nats, PoisonHasAnOutcome, "poison_is_delivered", "\"delivered\": 33";
-    a_buffer_without_a_bound_is_seen: Nats, ASlowFunctionBoundsMemory, "boundless", "the buffer is full";
+    a_buffer_without_a_bound_is_seen: Nats, ASlowFunctionBoundsMemory, "boundless", "bytes of events are held";
     an_edit_that_is_not_heard_is_seen: Nats, ATriggerIsPausedEditedAndDeleted, "deaf_to_edits", "it is paused";
 }

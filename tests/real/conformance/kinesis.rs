@@ -80,7 +80,7 @@ impl Source for Kinesis {
             format!("register_dir={}", path("register")),
             format!("max_body_bytes={LARGEST}B"),
             // A read is on its way before it is known how large it is.
-            "max_read_records=100".to_owned(),
+            "max_read_records=20".to_owned(),
             "shard_sync_interval=1s".to_owned(),
             "request_timeout=5s".to_owned(),
             // A shard of a killed dispatcher goes to its successor this long after.
