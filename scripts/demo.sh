@@ -126,7 +126,10 @@ until_true() { # $1: seconds, $2: what is waited for, $3…: a test
         sleep 0.1
     done
 }
-member() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$state/run/dev.json" "$1"; }
+member() {
+    python3 -c 'import functools, json, sys
+print(functools.reduce(dict.get, sys.argv[2:], json.load(open(sys.argv[1]))))' "$state/run/dev.json" "$@"
+}
 function_ready() {
     if grep -q 'pip install ended\|venv ended' "$work/dev.log"; then
         grep '\[pip\]\|ended' "$work/dev.log" >&2
@@ -135,7 +138,7 @@ function_ready() {
     grep -q 'function .* ready at' "$work/dev.log"
 }
 until_true 20 'local mode says where it is' test -s "$state/run/dev.json"
-broker=$(member broker) admin=$(member admin)
+broker=$(member servers kafka) admin=$(member admin)
 until_true 180 'the function' function_ready
 until_true 40 'the dispatcher to join its consumer group' python3 "$here/demo_judge.py" ready "$admin"
 first=$(cat "$state/dispatcher.pid")

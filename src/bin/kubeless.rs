@@ -12,7 +12,7 @@ use kubeless::{
     cluster::manifests::{self, Limits, Manifests},
     config::DispatcherConfig,
     local::{
-        self, Broker, DevOptions, child,
+        self, Broker, DevOptions, Servers, child,
         plan::{Plan, TriggerFacts},
     },
     sources::{self, Embedded, KINDS, Outgoing, SourceKind},
@@ -97,19 +97,24 @@ impl local::Ground for Program {
     fn plan(&self, dir: &Path) -> Plan {
         Plan::of(&load(dir), |trigger| {
             let kind = KINDS.iter().find(|kind| kind.trigger().kind == trigger.kind)?;
-            let facts =
-                TriggerFacts { topic: kind.address_of(trigger), embedded: !kind.names_server(trigger) };
+            let facts = TriggerFacts {
+                source: kind.name(),
+                topic: kind.address_of(trigger),
+                embedded: !kind.names_server(trigger),
+                beyond: kind.beyond_embedded(trigger),
+            };
             (trigger.served_by == ServedBy::Dispatcher).then_some(facts)
         })
     }
 
-    fn start_broker(&self) -> Result<Box<dyn Broker>, String> {
-        for kind in KINDS {
-            if let Some(server) = kind.embed().map_err(|error| error.to_string())? {
-                return Ok(Box::new(LocalBroker { kind: *kind, server }));
+    fn start_servers(&self) -> Servers {
+        let start = |kind: &'static dyn SourceKind| -> Option<Result<Box<dyn Broker>, String>> {
+            match kind.embed() {
+                Ok(server) => Some(Ok(Box::new(LocalBroker { kind, server: server? }))),
+                Err(error) => Some(Err(error.to_string())),
             }
-        }
-        Err("no source of this build has one".to_owned())
+        };
+        Servers::new(KINDS.iter().filter_map(|kind| Some((kind.name(), start(*kind)?))).collect())
     }
 }
 
@@ -119,6 +124,10 @@ struct LocalBroker {
 }
 
 impl Broker for LocalBroker {
+    fn source(&self) -> &'static str {
+        self.kind.name()
+    }
+
     fn address(&self) -> String {
         self.server.address()
     }

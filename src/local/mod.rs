@@ -1,4 +1,4 @@
-//! Local mode (`kubeless dev DIR`): the dispatcher, the functions and, if need be, a broker on this machine, from
+//! Local mode (`kubeless dev DIR`): the dispatcher, the functions and, if need be, servers of events on this machine, from
 //! the same manifests as a cluster. Must never write outside DIR/.kubeless and never leave a process behind.
 
 mod banner;
@@ -14,8 +14,10 @@ mod output;
 pub mod plan;
 mod python;
 mod runtime_files;
+mod servers;
 mod session;
 mod tail;
 mod workshop;
 
-pub use session::{Broker, DevOptions, Error, Ground, run};
+pub use servers::{Broker, Servers};
+pub use session::{DevOptions, Error, Ground, run};

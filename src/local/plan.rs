@@ -49,16 +49,18 @@ pub struct FunctionPlan {
     pub env: BTreeMap<String, String>,
 }
 
-/// One trigger, as far as the banner and the embedded broker need it.
+/// One trigger, as far as the banner and the embedded servers need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TriggerPlan {
     /// Namespace and name.
     pub name: Name,
+    /// The source that serves it.
+    pub source: &'static str,
     /// Topic or subject it listens to.
     pub topic: String,
     /// Functions it selects.
     pub functions: Vec<String>,
-    /// Whether it names no servers and so uses the embedded broker.
+    /// Whether it names no servers and so uses the embedded one.
     pub embedded: bool,
 }
 
@@ -76,10 +78,14 @@ pub struct Plan {
 /// What a source says about one of its triggers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TriggerFacts {
+    /// The source that serves it.
+    pub source: &'static str,
     /// Topic or subject it listens to.
     pub topic: String,
     /// Whether it names no servers.
     pub embedded: bool,
+    /// Why the embedded server cannot serve it, and what to do.
+    pub beyond: Option<&'static str>,
 }
 
 impl Plan {
@@ -94,10 +100,14 @@ impl Plan {
         let mut triggers = Vec::new();
         for loaded in manifests.triggers.values() {
             let core = &loaded.object.core;
-            let Some(TriggerFacts { topic, embedded }) = describe(&loaded.object) else {
+            let facts = describe(&loaded.object);
+            let beyond = facts
+                .as_ref()
+                .map_or(Some("is not served by local mode"), |facts| facts.beyond.filter(|_| facts.embedded));
+            let (Some(TriggerFacts { source, topic, embedded, .. }), None) = (facts, beyond) else {
                 let (file, line, kind) = (&loaded.file, loaded.line, loaded.object.kind);
-                problems
-                    .push(format!("{file}:{line}: {kind} {} is not served by local mode", core.reference));
+                let why = beyond.unwrap_or_default();
+                problems.push(format!("{file}:{line}: {kind} {}: {why}", core.reference));
                 continue;
             };
             let selected = manifests.functions.iter().filter(|(reference, function)| {
@@ -108,16 +118,18 @@ impl Plan {
                     )
             });
             let functions = selected.map(|(reference, _)| reference.name.to_string()).collect();
-            triggers.push(TriggerPlan { name: Name::from(&core.reference), topic, functions, embedded });
+            let name = Name::from(&core.reference);
+            triggers.push(TriggerPlan { name, source, topic, functions, embedded });
         }
         Self { functions: functions.map(|plan| (plan.name.clone(), plan)).collect(), triggers, problems }
     }
 }
 
 impl Plan {
-    /// Topics that the embedded broker must have.
-    pub fn embedded_topics(&self) -> impl Iterator<Item = &str> {
-        self.triggers.iter().filter(|trigger| trigger.embedded).map(|trigger| trigger.topic.as_str())
+    /// Topics that embedded servers must have, each with its source.
+    pub fn embedded_topics(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let embedded = self.triggers.iter().filter(|trigger| trigger.embedded);
+        embedded.map(|trigger| (trigger.source, trigger.topic.as_str()))
     }
 }
 

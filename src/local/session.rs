@@ -11,6 +11,7 @@ use super::{
     layout::{Layout, write_whole},
     output::{Live, say},
     plan::{Plan, fingerprint},
+    servers::Servers,
     tail::Tail,
 };
 use crate::{config::DispatcherConfig, shutdown::Shutdown};
@@ -46,24 +47,12 @@ pub struct DevOptions {
     pub dispatcher: PathBuf,
 }
 
-/// An embedded broker. It ends when it is dropped.
-pub trait Broker {
-    /// `host:port` for clients.
-    fn address(&self) -> String;
-    /// What it is and what it does not prove, for the banner.
-    fn notice(&self) -> String;
-    /// Makes a topic, if it is not there yet.
-    fn ensure_topic(&self, topic: &str) -> Result<(), String>;
-    /// Makes triggers without servers use it.
-    fn point_at(&self, config: &mut DispatcherConfig);
-}
-
 /// What local mode cannot know by itself: how manifests and sources are read. Wired by the binary.
 pub trait Ground {
     /// Reads the folder. Bad objects are problems of the plan, never errors.
     fn plan(&self, dir: &Path) -> Plan;
-    /// Starts the embedded broker.
-    fn start_broker(&self) -> Result<Box<dyn Broker>, String>;
+    /// Starts the embedded server of every source that has one.
+    fn start_servers(&self) -> Servers;
 }
 
 /// Why a local session could not start or go on.
@@ -77,9 +66,6 @@ pub enum Error {
         /// What the system says.
         source: io::Error,
     },
-    /// The embedded broker did not start.
-    #[error("the embedded broker did not start: {0}; name real brokers in the trigger")]
-    Broker(String),
     /// The generated configuration.
     #[error("the dispatcher's configuration cannot be written: {0}")]
     Config(String),
@@ -106,7 +92,8 @@ struct Session<'a> {
     ground: &'a dyn Ground,
     layout: Layout,
     plan: Plan,
-    broker: Option<Box<dyn Broker>>,
+    admin: String,
+    servers: Servers,
     functions: Functions,
     reports: mpsc::Receiver<Report>,
     dispatcher: JoinHandle<()>,
@@ -121,9 +108,10 @@ impl<'a> Session<'a> {
         let shown = options.dir.display().to_string();
         let layout = Layout::prepare(&options.dir).map_err(|source| io_error(&shown, source))?;
         let plan = ground.plan(&layout.dir);
-        let broker = start_broker(ground, &plan)?;
+        let mut servers = ground.start_servers();
+        let problems = servers.ensure(&plan);
         let admin = free_address().map_err(|source| io_error("looking for a free port", source))?;
-        let grace = write_config(&layout, broker.as_deref(), &admin)?;
+        let grace = write_config(&layout, &servers, &admin)?;
         let (sender, reports) = mpsc::channel(REPORTS);
         let spawner = Spawner { kubeless: Some(options.kubeless.clone()) };
         let endpoints = Endpoints::new(layout.endpoints()).map_err(|source| io_error(&shown, source))?;
@@ -133,7 +121,9 @@ impl<'a> Session<'a> {
             prepared: tokio::sync::Mutex::default(),
             reports: sender,
         };
-        announce(&layout, &plan, broker.as_deref(), &admin, &options.kubeless)?;
+        announce(&layout, &plan, &mut servers, &admin, &options.kubeless);
+        problems.iter().for_each(|problem| say(&format!("  server      {problem}")));
+        write_session(&layout, &plan, &servers, &admin)?;
         let mut functions = Functions::new(Arc::new(own), endpoints);
         functions.apply(&plan.functions).map_err(|source| io_error(&shown, source))?;
         let tail = Tail::from_end(layout.journal());
@@ -152,7 +142,8 @@ impl<'a> Session<'a> {
             ground,
             layout,
             plan,
-            broker,
+            admin,
+            servers,
             functions,
             reports,
             dispatcher,
@@ -185,7 +176,7 @@ impl<'a> Session<'a> {
         worked
     }
 
-    /// Dispatcher first (it drains into the functions), then functions, then the broker.
+    /// Dispatcher first (it drains into the functions), then functions, then the servers.
     async fn stop(mut self, shutdown: &Shutdown) {
         say("\nStopping: the dispatcher finishes running calls (again to stop at once)");
         self.dispatcher_stop.cancel();
@@ -201,7 +192,7 @@ impl<'a> Session<'a> {
             () = self.functions.stop() => {}
             () = shutdown.aborting() => {}
         }
-        drop(self.broker);
+        drop(self.servers);
         let _ = std::fs::remove_file(self.layout.session());
         say(&format!("Stopped. {}", self.live.summary()));
         if self.json {
@@ -223,50 +214,37 @@ impl<'a> Session<'a> {
     /// An edit: functions are made to match; the dispatcher watches the folder by itself.
     fn replan(&mut self) -> io::Result<()> {
         let plan = self.ground.plan(&self.layout.dir);
+        for problem in self.servers.ensure(&plan) {
+            say(&format!("  server      {problem}"));
+        }
+        for (address, notice) in self.servers.unseen(&plan) {
+            say(super::banner::server_lines(&address, &notice).trim_end());
+        }
         for trigger in plan.triggers.iter().filter(|trigger| !self.plan.triggers.contains(trigger)) {
             say(super::banner::trigger_line(trigger).trim_end());
-        }
-        match &self.broker {
-            Some(broker) => {
-                for problem in plan.embedded_topics().filter_map(|topic| broker.ensure_topic(topic).err()) {
-                    say(&format!("  broker      {problem}"));
-                }
-            }
-            None if plan.embedded_topics().next().is_some() => {
-                say("  broker      a trigger now needs the embedded one: start kubeless dev again");
-            }
-            None => {}
         }
         for problem in plan.problems.iter().filter(|problem| !self.plan.problems.contains(problem)) {
             say(&format!("  skipped     {problem}"));
         }
         self.functions.apply(&plan.functions)?;
+        if plan.triggers != self.plan.triggers {
+            let written = write_session(&self.layout, &plan, &self.servers, &self.admin);
+            written.unwrap_or_else(|error| say(&format!("  session     {error}")));
+        }
         self.plan = plan;
         Ok(())
     }
 }
 
-/// The embedded broker with its topics, if a trigger names no servers.
-fn start_broker(ground: &dyn Ground, plan: &Plan) -> Result<Option<Box<dyn Broker>>, Error> {
-    if plan.embedded_topics().next().is_none() {
-        return Ok(None);
-    }
-    let broker = ground.start_broker().map_err(Error::Broker)?;
-    plan.embedded_topics().try_for_each(|topic| broker.ensure_topic(topic)).map_err(Error::Broker)?;
-    Ok(Some(broker))
-}
-
 /// Writes the dispatcher's configuration; returns how long it may drain.
-fn write_config(layout: &Layout, broker: Option<&dyn Broker>, admin: &str) -> Result<Duration, Error> {
+fn write_config(layout: &Layout, servers: &Servers, admin: &str) -> Result<Duration, Error> {
     let mut config = DispatcherConfig {
         manifests: vec![layout.dir.clone(), layout.endpoints()],
         state_dir: layout.state(),
         ..DispatcherConfig::default()
     };
     config.admin.listen = admin.parse().map_err(|error| Error::Config(format!("{admin}: {error}")))?;
-    if let Some(broker) = broker {
-        broker.point_at(&mut config);
-    }
+    servers.point_at(&mut config);
     let text =
         format!("# Written by kubeless dev at each start; edits are lost.\n{}", crate::config::dump(&config));
     let path = layout.dispatcher_config();
@@ -274,22 +252,21 @@ fn write_config(layout: &Layout, broker: Option<&dyn Broker>, admin: &str) -> Re
     Ok(config.shutdown.grace)
 }
 
-/// Tells people and programs what runs where.
-fn announce(
-    layout: &Layout,
-    plan: &Plan,
-    broker: Option<&dyn Broker>,
-    admin: &str,
-    kubeless: &Path,
-) -> Result<(), Error> {
-    let address = broker.map(Broker::address);
-    let broker_is = broker.map(Broker::notice).unwrap_or_default();
+/// Tells people what runs where.
+fn announce(layout: &Layout, plan: &Plan, servers: &mut Servers, admin: &str, kubeless: &Path) {
     // What it prints can be copied, wherever the program lives.
     let program = if on_path("kubeless") { "kubeless".to_owned() } else { kubeless.display().to_string() };
-    let facts = Facts { dir: &layout.dir, broker: address.as_deref(), broker_is: &broker_is, admin, plan };
+    let used = servers.unseen(plan);
+    let facts = Facts { dir: &layout.dir, used: &used, servers, admin, plan };
     say(banner(&facts).trim_end());
     say(&try_this(&facts, &program, on_path));
-    let session = serde_json::json!({ "pid": std::process::id(), "broker": address, "admin": admin });
+}
+
+/// Tells programs what runs where.
+fn write_session(layout: &Layout, plan: &Plan, servers: &Servers, admin: &str) -> Result<(), Error> {
+    let mut session = servers.describe(plan);
+    session["pid"] = std::process::id().into();
+    session["admin"] = admin.into();
     let path = layout.session();
     write_whole(&path, format!("{session}\n").as_bytes())
         .map_err(|source| io_error(&path.display().to_string(), source))

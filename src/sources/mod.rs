@@ -77,6 +77,14 @@ pub trait SourceKind: Send + Sync {
     /// The address is missing or malformed.
     fn publisher(&self, address: &str) -> Result<Box<dyn Publisher>, Error>;
 
+    /// A client that makes, lists and deletes topics of this source.
+    ///
+    /// # Errors
+    /// The address is missing or malformed, or the source has no such thing.
+    fn topics(&self, _address: &str) -> Result<Box<dyn Topics>, Error> {
+        Err(format!("{} has nothing that is made before it is used", self.name()).into())
+    }
+
     /// Whether an address can only be this source's: by its scheme.
     fn is_address(&self, _address: &str) -> bool {
         false
@@ -90,6 +98,11 @@ pub trait SourceKind: Send + Sync {
 
     /// Whether a trigger names its own server and so needs no embedded one.
     fn names_server(&self, trigger: &TriggerObject) -> bool;
+
+    /// Why the embedded server cannot serve a trigger that names none, and what to do; `None`: it can.
+    fn beyond_embedded(&self, _trigger: &TriggerObject) -> Option<&'static str> {
+        None
+    }
 
     /// Where the trigger's events come from, for people: the topic or subject.
     fn address_of(&self, trigger: &TriggerObject) -> String;
@@ -231,6 +244,38 @@ pub trait Publisher: Send {
     /// # Errors
     /// The first message that the server did not take.
     fn publish(&self, messages: &[Outgoing]) -> Result<Vec<String>, Error>;
+}
+
+/// A topic or stream, as far as its server tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicInfo {
+    /// Its name.
+    pub name: String,
+    /// Partitions or shards; 0 if that is not known.
+    pub partitions: usize,
+    /// Copies of each; 0 if that is not known.
+    pub replicas: usize,
+}
+
+/// Makes, lists and deletes topics or streams. Blocking.
+pub trait Topics: Send {
+    /// Makes one with so many partitions (shards) and copies of each (0: as the server likes it).
+    ///
+    /// # Errors
+    /// The server refuses, or does not answer.
+    fn create(&self, name: &str, parts: i32, copies: i32) -> Result<(), Error>;
+
+    /// Deletes one.
+    ///
+    /// # Errors
+    /// The server refuses, or does not answer.
+    fn delete(&self, name: &str) -> Result<(), Error>;
+
+    /// All of them.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    fn list(&self) -> Result<Vec<TopicInfo>, Error>;
 }
 
 /// A server inside this process; stops when dropped.

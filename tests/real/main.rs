@@ -12,6 +12,7 @@ mod crds;
 mod cron;
 mod demo;
 mod dev;
+mod dev_sources;
 mod http;
 mod install;
 mod kafka_delivery;

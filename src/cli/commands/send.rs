@@ -6,6 +6,7 @@ use crate::cli::{
 };
 use anyhow::Context;
 use std::{
+    collections::BTreeSet,
     fs::File,
     io::{self, BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
@@ -22,10 +23,13 @@ const BATCH: usize = 1000;
 /// A line waits no longer than this for others: lines of a slow pipe go out as they come.
 const LINGER: Duration = Duration::from_millis(50);
 
+/// Where `kubeless dev` says what runs.
+const SESSION: &str = ".kubeless/run/dev.json";
+
 /// Arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Topic or subject.
+    /// Topic, subject or stream.
     topic: String,
     /// Body: text, @FILE, or @- for standard input. Default: an empty body.
     data: Option<String>,
@@ -63,7 +67,8 @@ pub struct Args {
     /// CloudEvents type of events with an id.
     #[arg(long = "type", value_name = "TYPE", default_value = DEFAULT_TYPE)]
     kind: String,
-    /// Servers as host:port, separated by commas. Default: the session of `kubeless dev` in this folder.
+    /// Kafka: HOST:PORT,…; NATS: nats://HOST:PORT, or nats+js://… to wait until a stream stored the event; Kinesis:
+    /// kinesis://REGION or kinesis+http://HOST:PORT. Default: the session of `kubeless dev` in this folder.
     #[arg(long, value_name = "SERVERS", env = "KUBELESS_BROKER")]
     broker: Option<String>,
 }
@@ -71,7 +76,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args, wiring: &dyn Wiring) -> anyhow::Result<Exit> {
     let headers = args.headers.iter().map(|text| header(text)).collect::<Result<Vec<_>, _>>()?;
-    let servers = servers(args.broker.as_deref())?;
+    let servers = servers(args.broker.as_deref(), &args.topic)?;
     let mut publisher = wiring.publisher(&servers)?;
     let sent = match &args.file {
         None => {
@@ -226,15 +231,38 @@ fn lines(path: &Path) -> anyhow::Result<Box<dyn Iterator<Item = io::Result<Strin
     Ok(Box::new(BufReader::new(file).lines()))
 }
 
-/// The servers named, or those of the local session of this folder.
-fn servers(named: Option<&str>) -> anyhow::Result<String> {
+/// The servers named, or those that the local session of this folder has for the topic.
+fn servers(named: Option<&str>, topic: &str) -> anyhow::Result<String> {
     if let Some(servers) = named {
         return Ok(servers.to_owned());
     }
-    let session = std::fs::read(".kubeless/run/dev.json").ok();
+    let session = std::fs::read(SESSION).ok();
     let session = session.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
-    let broker = session.and_then(|value| value.get("broker")?.as_str().map(str::to_owned));
-    let missing = "no broker is named and no `kubeless dev` with a broker runs in this folder; \
-                   write --broker HOST:PORT or set KUBELESS_BROKER";
-    broker.ok_or_else(|| UsageError(missing.to_owned()).into())
+    let missing = "no server is named and no `kubeless dev` runs in this folder; \
+                   write --broker ADDRESS or set KUBELESS_BROKER";
+    let session = session.ok_or_else(|| UsageError(missing.to_owned()))?;
+    let text = |value: &serde_json::Value, key: &str| value.get(key)?.as_str().map(str::to_owned);
+    let topics = session.get("topics").and_then(serde_json::Value::as_array).into_iter().flatten();
+    let of_topic =
+        topics.filter(|known| text(known, "topic").is_some_and(|pattern| matches(&pattern, topic)));
+    let found: BTreeSet<String> = of_topic.filter_map(|known| text(known, "address")).collect();
+    if found.len() == 1 {
+        return Ok(found.into_iter().next().unwrap_or_default());
+    }
+    let all = session.get("servers").and_then(serde_json::Value::as_object).into_iter().flatten();
+    let all: Vec<&str> = all.filter_map(|(_, address)| address.as_str()).collect();
+    let what = if found.is_empty() { "no trigger of this session reads" } else { "several sources have" };
+    Err(UsageError(format!("{what} {topic}; write --broker with one of {}", all.join(" "))).into())
+}
+
+/// Whether a trigger of `pattern` reads `topic`: the same name, or one that its wildcards stand for.
+fn matches(pattern: &str, topic: &str) -> bool {
+    let (mut wanted, mut tokens) = (pattern.split('.'), topic.split('.'));
+    loop {
+        match (wanted.next(), tokens.next()) {
+            (None, None) | (Some(">"), Some(_)) => return true,
+            (Some(word), Some(token)) if word == token || word == "*" => {}
+            _ => return false,
+        }
+    }
 }

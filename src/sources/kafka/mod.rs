@@ -21,8 +21,9 @@ pub mod register;
 pub mod spec;
 mod start;
 mod takeover;
+pub mod topics;
 
-use super::{Embedded, Error, Publisher, Source, SourceKind};
+use super::{Embedded, Error, Publisher, Source, SourceKind, Topics};
 use crate::{
     api::kind::{TriggerKind, TriggerObject},
     config::DispatcherConfig,
@@ -51,6 +52,10 @@ impl SourceKind for Kafka {
 
     fn publisher(&self, address: &str) -> Result<Box<dyn Publisher>, Error> {
         Ok(Box::new(publisher::KafkaPublisher::new(address)?))
+    }
+
+    fn topics(&self, address: &str) -> Result<Box<dyn Topics>, Error> {
+        Ok(Box::new(topics::KafkaTopics::new(address)?))
     }
 
     fn embed(&self) -> Result<Option<Box<dyn Embedded>>, Error> {

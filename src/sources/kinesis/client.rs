@@ -147,7 +147,19 @@ impl Keys {
     }
 }
 
+impl Keys {
+    /// A pair that means nobody, for an endpoint that knows nobody.
+    pub fn nobody() -> Self {
+        Self { id: "nobody".to_owned(), secret: "nobody".to_owned(), session: None }
+    }
+}
+
 impl Client {
+    /// The library's own client.
+    pub fn sdk(&self) -> &Sdk {
+        &self.sdk
+    }
+
     /// A client for `stream`. Opens no connection yet; the chain of credentials may look at files and the environment.
     pub async fn new(address: &Address, stream: &str, options: &Options) -> Self {
         let timeouts = TimeoutConfig::builder()

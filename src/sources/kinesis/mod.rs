@@ -6,17 +6,19 @@ mod aggregate;
 mod client;
 pub mod command;
 mod decode;
+pub mod embedded;
 mod engine;
 mod item;
 pub mod options;
 mod place;
 mod protocol;
+pub mod publisher;
 mod register;
 pub mod spec;
 mod start;
 mod store;
 
-use super::{Embedded, Error, Publisher, Source, SourceKind};
+use super::{Embedded, Error, Publisher, Source, SourceKind, Topics};
 use crate::{
     api::kind::{TriggerKind, TriggerObject},
     config::DispatcherConfig,
@@ -46,22 +48,35 @@ impl SourceKind for Kinesis {
     }
 
     fn publisher(&self, address: &str) -> Result<Box<dyn Publisher>, Error> {
-        let _ = address;
-        Err("publishing to Kinesis is not served; use the AWS command line".into())
+        Ok(Box::new(publisher::KinesisPublisher::new(address)?))
+    }
+
+    fn topics(&self, address: &str) -> Result<Box<dyn Topics>, Error> {
+        Ok(Box::new(publisher::KinesisPublisher::new(address)?))
+    }
+
+    fn is_address(&self, address: &str) -> bool {
+        address.starts_with("kinesis://") || address.starts_with("kinesis+")
     }
 
     fn embed(&self) -> Result<Option<Box<dyn Embedded>>, Error> {
-        Ok(None)
+        Ok(Some(Box::new(embedded::EmbeddedKinesis::start()?)))
     }
 
-    fn names_server(&self, _trigger: &TriggerObject) -> bool {
-        // Region and endpoint are its own: there is no default to stand in for.
-        true
+    fn names_server(&self, trigger: &TriggerObject) -> bool {
+        trigger.downcast::<KinesisTrigger>().is_some_and(|t| !t.spec.endpoint.is_empty())
     }
 
     fn address_of(&self, trigger: &TriggerObject) -> String {
         trigger.downcast::<KinesisTrigger>().map(|t| t.spec.stream.clone()).unwrap_or_default()
     }
 
-    fn point_at(&self, _config: &mut DispatcherConfig, _address: &str) {}
+    fn point_at(&self, config: &mut DispatcherConfig, address: &str) {
+        let table = config.sources.entry(self.name().to_owned()).or_default();
+        let url = address.strip_prefix("kinesis+").unwrap_or(address);
+        table.insert("endpoint".to_owned(), url.into());
+        table.insert("anonymous".to_owned(), true.into());
+        // One reader on this machine: its successor need not wait for long.
+        table.insert("failover_time".to_owned(), "3s".into());
+    }
 }

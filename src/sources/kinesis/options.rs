@@ -24,6 +24,10 @@ pub enum Register {
 pub struct Options {
     /// Folder of credentials: `<dir>/<name>/{aws_access_key_id,aws_secret_access_key,aws_session_token}`.
     pub credentials_dir: PathBuf,
+    /// URL of the service for triggers without `spec.endpoint`; empty: Amazon's own of their region.
+    pub endpoint: String,
+    /// `endpoint` knows nobody: requests to it carry a key pair that means nothing, not the trigger's.
+    pub anonymous: bool,
     /// Where the register is kept.
     pub register: Register,
     /// Folder of the register; empty: `kinesis` in the state folder. Dispatchers that share a stream share it.
@@ -70,6 +74,8 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             credentials_dir: PathBuf::from("/etc/kubeless/credentials"),
+            endpoint: String::new(),
+            anonymous: false,
             register: Register::Auto,
             register_dir: PathBuf::new(),
             failover_time: Duration::from_secs(10),

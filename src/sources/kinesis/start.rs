@@ -146,13 +146,15 @@ impl KinesisSource {
         spec: &super::spec::KinesisTriggerSpec,
         environment: &Environment,
     ) -> Result<Address, Error> {
+        let own = Some(&spec.endpoint).filter(|endpoint| !endpoint.is_empty());
+        let ours = Some(&self.options.endpoint).filter(|endpoint| own.is_none() && !endpoint.is_empty());
         let secret = environment.secret.as_deref();
-        let keys = spec.secret.as_ref().map(|name| Keys::read(name, secret, &self.options.credentials_dir));
-        Ok(Address {
-            region: spec.aws_region.clone(),
-            endpoint: Some(spec.endpoint.clone()).filter(|endpoint| !endpoint.is_empty()),
-            keys: keys.transpose()?,
-        })
+        let keys = match (&spec.secret, ours) {
+            (_, Some(_)) if self.options.anonymous => Some(Keys::nobody()),
+            (Some(name), _) => Some(Keys::read(name, secret, &self.options.credentials_dir)?),
+            (None, _) => None,
+        };
+        Ok(Address { region: spec.aws_region.clone(), endpoint: own.or(ours).cloned(), keys })
     }
 }
 

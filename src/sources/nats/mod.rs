@@ -8,6 +8,7 @@ pub mod command;
 mod core;
 mod dead_letter;
 pub mod decode;
+pub mod embedded;
 mod intake;
 mod link;
 pub mod options;
@@ -48,17 +49,20 @@ impl SourceKind for Nats {
     }
 
     fn is_address(&self, address: &str) -> bool {
-        ["nats://", "tls://"].iter().any(|scheme| address.starts_with(scheme))
+        ["nats://", "tls://", publisher::STORED].iter().any(|scheme| address.starts_with(scheme))
     }
 
-    /// There is none: a subject bus of our own would prove nothing about a server, and `nats-server` is one small file.
     fn embed(&self) -> Result<Option<Box<dyn Embedded>>, Error> {
-        Ok(None)
+        Ok(Some(Box::new(embedded::EmbeddedServer::start()?)))
     }
 
-    /// Always: without `spec.url` it is the one of the configuration, and there is none inside this program.
-    fn names_server(&self, _trigger: &TriggerObject) -> bool {
-        true
+    fn names_server(&self, trigger: &TriggerObject) -> bool {
+        trigger.downcast::<NATSTrigger>().is_some_and(|t| t.spec.url.is_some())
+    }
+
+    fn beyond_embedded(&self, trigger: &TriggerObject) -> Option<&'static str> {
+        let asks = trigger.downcast::<NATSTrigger>().is_some_and(|t| t.spec.stream.is_some());
+        asks.then_some("the embedded server has no JetStream; name a server in spec.url (nats-server -js)")
     }
 
     fn address_of(&self, trigger: &TriggerObject) -> String {

@@ -14,23 +14,30 @@ const WAIT: Duration = Duration::from_secs(15);
 pub struct NatsPublisher {
     runtime: Runtime,
     client: Client,
+    /// Whether a stream has to say that it stored each message.
+    stored: bool,
 }
 
+/// Before an address: a stream has to store what is sent.
+pub const STORED: &str = "nats+js://";
+
 impl NatsPublisher {
-    /// A connection to `address` (`host:port` or a URL, several with commas).
+    /// A connection to `address` (`host:port` or a URL, several with commas; those with [`STORED`] wait for a stream).
     ///
     /// # Errors
     /// The address is malformed, or no server answers there.
     pub fn new(address: &str) -> Result<Self, Error> {
-        let servers = client::servers(address, "--broker")?;
+        let stored = address.contains(STORED);
+        let servers = client::servers(&address.replace(STORED, "nats://"), "--broker")?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let options = ConnectOptions::new().name("kubeless-cli").connection_timeout(WAIT);
         let client = runtime.block_on(options.connect(servers))?;
-        Ok(Self { runtime, client })
+        Ok(Self { runtime, client, stored })
     }
 
     async fn send(&self, messages: &[Outgoing]) -> Result<Vec<String>, Error> {
         let mut places = Vec::with_capacity(messages.len());
+        let streams = async_nats::jetstream::new(self.client.clone());
         for message in messages {
             let id = message.headers.iter().find(|(name, _)| name == "ce_id").map(|(_, id)| id);
             // Without a key of its own an event is sent with its id as key, which says nothing here.
@@ -44,8 +51,19 @@ impl NatsPublisher {
                 headers.append(name.parse::<HeaderName>()?, value.parse::<HeaderValue>()?);
             }
             let body = message.data.clone().unwrap_or_default().into();
-            self.client.publish_with_headers(message.topic.clone(), headers, body).await?;
-            places.push(message.topic.clone());
+            if self.stored {
+                let sent = streams.publish_with_headers(message.topic.clone(), headers, body).await?;
+                let ack = sent.await.map_err(|error| {
+                    let topic = &message.topic;
+                    format!(
+                        "no stream stored {topic}: {error}; is there one with this subject? (nats stream ls)"
+                    )
+                })?;
+                places.push(format!("{}/{}", ack.stream, ack.sequence));
+            } else {
+                self.client.publish_with_headers(message.topic.clone(), headers, body).await?;
+                places.push(message.topic.clone());
+            }
         }
         self.round_trip().await?;
         Ok(places)
