@@ -227,6 +227,7 @@ load_image() {
     local file
     for file; do
         [ -f "$file" ] || fail "no such file: $file"
+        say "importing $(basename "$file") into the node (usually 10 s) …"
         # The shell opens it: the cluster has its own /run and /var/lib.
         inside ctr -n k8s.io images import - <"$file" >&2
     done
@@ -285,6 +286,7 @@ no_namespaces() { [ -z "$(namespace_pids)" ]; }
 
 down() {
     local pid name
+    [ ! -e "$dir/ready" ] || say "ending the cluster in $dir (usually 20 s) …"
     for pid in $(namespace_pids); do kill -KILL "$pid" 2>/dev/null || true; done
     wait_for "the end of the cluster's first process" no_namespaces
     if name=$(cat "$dir/name" 2>/dev/null); then

@@ -381,5 +381,12 @@ fn malformed_triggers_are_told_by_whoever_acts_on_them() {
     apply("CronJobTrigger", "sound", schedule("Dispatcher", &json!({})));
     let words = || api.get(&namespace, sound).pointer("/status/conditions").cloned();
     wait::until("the controller's words to go", PATIENCE, || words().is_none().then_some(()));
+    apply("CronJobTrigger", "first", schedule("Dispatcher", &json!({})));
+    wait::until("a trigger that goes with its function, whoever acts on it", PATIENCE, || {
+        let owner = api.get(&namespace, "cronjobtriggers.kubeless.io/first")["metadata"]["ownerReferences"]
+            [0]
+        .clone();
+        (owner["kind"] == "Function" && owner["name"] == "good").then_some(())
+    });
     drop(controller);
 }

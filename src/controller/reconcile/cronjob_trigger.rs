@@ -5,7 +5,7 @@ use kube::{api::DynamicObject, runtime::reflector::Store};
 use serde_json::json;
 use std::collections::BTreeSet;
 
-use super::{Subject, bind, full_name, function_of, owner_of, whole};
+use super::{Subject, bind, bind_named, full_name, function_of, owner_of, whole};
 use crate::{
     api::{
         conditions::{Fact, Status, reasons, types},
@@ -38,7 +38,11 @@ impl Subject for CronJobTriggers {
         let owner = owner_of::<Self>(object);
         let trigger = match cronjob_trigger::decode(whole(object)) {
             Ok(trigger) if trigger.served_by == ServedBy::Dispatcher => {
-                return match clear(context, object, &owner, None).await {
+                let handed = async {
+                    clear(context, object, &owner, None).await?;
+                    bind_named(context, object).await
+                };
+                return match handed.await {
                     Ok(()) => None,
                     Err(error) => Some(Report::default().stopped(types::DEPLOYED, error)),
                 };

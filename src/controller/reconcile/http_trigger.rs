@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::DynamicObject;
 
-use super::{Subject, bind, function_of, owner_of, whole};
+use super::{Subject, bind, bind_named, function_of, owner_of, whole};
 use crate::{
     api::{
         conditions::{Fact, Status, reasons, types},
@@ -34,7 +34,11 @@ impl Subject for HttpTriggers {
         let trigger = match decoded {
             Ok(trigger) if trigger.served_by == ServedBy::Dispatcher => {
                 // The dispatcher speaks of it; what the gateway was told before must not stand beside that.
-                return match clear(context, object, &owner, &[]).await {
+                let handed = async {
+                    clear(context, object, &owner, &[]).await?;
+                    bind_named(context, object).await
+                };
+                return match handed.await {
                     Ok(()) => None,
                     Err(error) => Some(Report::default().stopped(types::DEPLOYED, error)),
                 };

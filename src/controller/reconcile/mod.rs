@@ -145,6 +145,18 @@ fn function_of(
     })
 }
 
+/// As [`bind`], for a trigger that the dispatcher acts on: whoever acts, it goes with its function.
+async fn bind_named(context: &Context, object: &DynamicObject) -> Result<(), Error> {
+    let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+    let name = object.data.pointer("/spec/function-name").and_then(Value::as_str);
+    match name.and_then(|name| context.function(namespace, name)) {
+        Some(function) if function.metadata.deletion_timestamp.is_none() => {
+            bind(context, object, &function).await
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Ties a trigger to its function, so that the cluster removes it together with the function, as Kubeless did.
 async fn bind(context: &Context, object: &DynamicObject, function: &DynamicObject) -> Result<(), Error> {
     let owner = OwnerReference {

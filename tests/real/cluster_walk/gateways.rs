@@ -47,12 +47,16 @@ impl Walk<'_> {
         self.becomes(&["ingress/web"], &["middleware/web-cors"]);
     }
 
-    /// A CronJob goes when the dispatcher takes its trigger over, and comes back.
+    /// A CronJob goes when the dispatcher takes its trigger over, and comes back. In the end the dispatcher has it, and it goes with its
+    /// function as it would otherwise.
     pub fn a_clock_changes_hands(&self) {
-        self.patch("cronjobtrigger/nightly", &json!({"spec": {"executor": "Dispatcher"}}));
-        self.becomes(&[], &["cronjob/nightly"]);
-        self.patch("cronjobtrigger/nightly", &json!({"spec": {"executor": "CronJob"}}));
-        self.becomes(&["cronjob/nightly"], &[]);
+        for executor in ["Dispatcher", "CronJob", "Dispatcher"] {
+            self.patch("cronjobtrigger/nightly", &json!({"spec": {"executor": executor}}));
+            match executor {
+                "CronJob" => self.becomes(&["cronjob/nightly"], &[]),
+                _ => self.becomes(&[], &["cronjob/nightly"]),
+            }
+        }
     }
 
     fn patch(&self, what: &str, change: &Value) {
