@@ -81,8 +81,9 @@ impl Source for JetStream {
     }
 
     fn arguments(&self) -> Vec<String> {
-        // An event of a killed process is named this long after its function's timeout.
-        let options = ["sources.nats.ack_margin=1s", "invoker.timeout_margin=500ms"];
+        // An event of a killed process is named this long after its function's timeout, by whoever listens then: a successor
+        // must have started by that time, on a busy machine too.
+        let options = ["sources.nats.ack_margin=5s", "invoker.timeout_margin=500ms"];
         options.into_iter().flat_map(|option| ["--set".to_owned(), option.to_owned()]).collect()
     }
 

@@ -56,7 +56,7 @@ impl Source for Kafka {
     }
 
     fn arguments(&self) -> Vec<String> {
-        let options = ["sources.kafka.session_timeout=3s", "sources.kafka.heartbeat_interval=500ms"];
+        let options = ["sources.kafka.session_timeout=6s", "sources.kafka.heartbeat_interval=500ms"];
         options.into_iter().flat_map(|option| ["--set".to_owned(), option.to_owned()]).collect()
     }
 

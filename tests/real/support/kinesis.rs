@@ -71,7 +71,7 @@ impl Kinesis {
         let process = launch((port, tls_port), dir.path(), durable);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
-        let timeouts = TimeoutConfig::builder().operation_timeout(Duration::from_secs(20)).build();
+        let timeouts = TimeoutConfig::builder().operation_timeout(PATIENCE).build();
         let config = aws_sdk_kinesis::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new("us-east-1"))
