@@ -17,11 +17,6 @@ impl MemoryStore {
         Self { table: Mutex::new(Table::new(bounds)) }
     }
 
-    /// Other bounds from now on. What is remembered stays until its window, as it now is, is over.
-    pub fn bound(&self, bounds: Bounds) {
-        self.lock().bound(bounds);
-    }
-
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -43,7 +38,10 @@ impl ClaimStore for MemoryStore {
     }
 
     fn end(&self, claim: &Claim, how: How) -> BoxFuture<'_, Result<(), String>> {
-        self.lock().end(claim, how, now_ms());
+        let mut table = self.lock();
+        let how = table.trim(how);
+        table.end(claim, how, now_ms());
+        drop(table);
         Box::pin(ready(Ok(())))
     }
 
@@ -51,6 +49,10 @@ impl ClaimStore for MemoryStore {
         // Claims carry wall-clock deadlines: only open ones have a use for them.
         let inherited = self.lock().inherit(by, until_ms, clock::unix_ms());
         Box::pin(ready(Ok(inherited)))
+    }
+
+    fn bound(&self, bounds: Bounds) {
+        self.lock().bound(bounds);
     }
 
     fn durability(&self) -> Durability {

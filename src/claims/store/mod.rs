@@ -1,6 +1,8 @@
 //! Claim stores: who may call for an event that has no position in a log (a request), and how it ended. One trait, three
 //! answers. Must never grant a key twice inside its window, and never forget one early because it is full.
 
+pub mod file;
+mod line;
 pub mod memory;
 mod table;
 
@@ -91,6 +93,13 @@ pub struct Kept {
     pub body: Bytes,
     /// False: the body was too large to keep.
     pub whole: bool,
+}
+
+impl Kept {
+    /// Bytes that it holds.
+    pub fn size(&self) -> usize {
+        self.body.len() + self.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+    }
 }
 
 /// Bytes as base64.
@@ -187,6 +196,9 @@ pub trait ClaimStore: Send + Sync {
     /// The store does not answer.
     fn inherit(&self, by: u64, until_ms: i64) -> BoxFuture<'_, Result<Vec<Claim>, String>>;
 
+    /// Other bounds from now on. What is remembered stays until its window, as it now is, is over.
+    fn bound(&self, bounds: Bounds);
+
     /// What outlives what.
     fn durability(&self) -> Durability;
 
@@ -206,4 +218,6 @@ pub struct Bounds {
     pub window: Duration,
     /// Most claims at once; nothing is forgotten early for a new one.
     pub max_entries: usize,
+    /// Most bytes of answers at once; beyond that only the status of an answer is kept.
+    pub max_kept_bytes: usize,
 }

@@ -1,7 +1,7 @@
 //! The rules of a claim store that is one process's: a table with a window. Pure. Must never evict inside the window, and
 //! never let go of an open claim.
 
-use super::{Bounds, Claim, Digest, End, Held, How, Refusal, Reply};
+use super::{Bounds, Claim, Digest, End, Held, How, Kept, Refusal, Reply};
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
     time::Duration,
@@ -21,12 +21,17 @@ pub(super) struct Table {
     bounds: Bounds,
     rows: HashMap<Digest, Row>,
     /// Ended claims in the order of their ends.
-    ended: VecDeque<(i64, Digest, u64)>,
+    ended: VecDeque<(i64, Digest, Token)>,
+    /// Bytes of answers.
+    kept_bytes: usize,
 }
+
+/// Owner and number of a claim.
+type Token = (u64, u64);
 
 impl Table {
     pub(super) fn new(bounds: Bounds) -> Self {
-        Self { bounds, rows: HashMap::new(), ended: VecDeque::new() }
+        Self { bounds, rows: HashMap::new(), ended: VecDeque::new(), kept_bytes: 0 }
     }
 
     pub(super) fn bound(&mut self, bounds: Bounds) {
@@ -60,21 +65,65 @@ impl Table {
         }
     }
 
+    /// An end with as much of its answer as there is room for.
+    pub(super) fn trim(&self, mut how: How) -> How {
+        if let How::Ended(end) = &mut how
+            && let Some(kept) = &mut end.answer
+            && self.kept_bytes.saturating_add(kept.size()) > self.bounds.max_kept_bytes
+        {
+            (kept.whole, kept.body, kept.headers) = (false, bytes::Bytes::new(), Vec::new());
+        }
+        how
+    }
+
     /// Ends a claim, if it stands.
     pub(super) fn end(&mut self, claim: &Claim, how: How, now_ms: i64) {
-        let Some(row) = self.rows.get_mut(&claim.key).filter(|row| row.claim.is(claim)) else { return };
-        if row.end.is_some() {
-            return;
-        }
+        self.end_of(claim.key, (claim.owner, claim.number), how, now_ms);
+    }
+
+    /// The same, by its name.
+    pub(super) fn end_of(&mut self, key: Digest, token: Token, how: How, now_ms: i64) {
+        let open = |row: &&mut Row| (row.claim.owner, row.claim.number) == token && row.end.is_none();
+        let Some(row) = self.rows.get_mut(&key).filter(open) else { return };
         match how {
             How::Ended(end) => {
+                self.kept_bytes += end.answer.as_ref().map_or(0, Kept::size);
                 row.end = Some(*end);
-                self.ended.push_back((now_ms, claim.key, claim.number));
+                self.ended.push_back((now_ms, key, token));
             }
             How::Freed => {
-                self.rows.remove(&claim.key);
+                self.rows.remove(&key);
             }
         }
+    }
+
+    /// Enters a claim in place of what stood there: it was granted, so that was over.
+    pub(super) fn replace(&mut self, claim: Claim) {
+        self.remove(&claim.key);
+        self.enter(claim);
+    }
+
+    /// No owner of before is there any more: what is open is overdue.
+    pub(super) fn orphan(&mut self) {
+        for row in self.rows.values_mut().filter(|row| row.end.is_none()) {
+            row.claim.until_ms = i64::MIN;
+        }
+    }
+
+    /// Everything, the ended ones in their order first.
+    pub(super) fn rows(&self) -> impl Iterator<Item = (&Claim, Option<(i64, &End)>)> {
+        let ended = self.ended.iter().filter_map(|(at, key, token)| {
+            let row = self.rows.get(key).filter(|row| (row.claim.owner, row.claim.number) == *token)?;
+            Some((&row.claim, Some((*at, row.end.as_ref()?))))
+        });
+        let open = self.rows.values().filter(|row| row.end.is_none());
+        ended.chain(open.map(|row| (&row.claim, None)))
+    }
+
+    fn remove(&mut self, key: &Digest) {
+        let row = self.rows.remove(key);
+        let size = row.and_then(|row| Some(row.end?.answer?.size())).unwrap_or(0);
+        self.kept_bytes = self.kept_bytes.saturating_sub(size);
     }
 
     /// Open claims that are overdue and not `by`'s.
@@ -100,13 +149,17 @@ impl Table {
         Duration::from_millis(u64::try_from(first).unwrap_or(0)).max(Duration::from_secs(1))
     }
 
-    fn expire(&mut self, now_ms: i64) {
+    /// Forgets what ended a window ago.
+    pub(super) fn expire(&mut self, now_ms: i64) {
         let window_ms = self.window_ms();
-        while let Some((at, key, _)) = self.ended.front() {
+        while let Some((at, key, token)) = self.ended.front().copied() {
             if at.saturating_add(window_ms) > now_ms {
                 return;
             }
-            self.rows.remove(key);
+            let held = self.rows.get(&key).map(|row| (row.claim.owner, row.claim.number));
+            if held == Some(token) {
+                self.remove(&key);
+            }
             self.ended.pop_front();
         }
     }
@@ -132,7 +185,7 @@ mod tests {
     }
 
     fn table() -> Table {
-        Table::new(Bounds { window: Duration::from_millis(100), max_entries: MOST })
+        Table::new(Bounds { window: Duration::from_millis(100), max_entries: MOST, max_kept_bytes: 100 })
     }
 
     #[test]

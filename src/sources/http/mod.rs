@@ -37,7 +37,8 @@ impl SourceKind for Http {
     fn open(&self, config: &DispatcherConfig) -> Result<Box<dyn Source>, Error> {
         let mut options = Options::read(config.sources.get(self.name()))?;
         options.memory_bytes = options::size(config.memory.max_event_bytes);
-        Ok(Box::new(HttpSource::new(options)))
+        let replicated = config.manifests.is_empty();
+        Ok(Box::new(HttpSource::new(options, config.state_dir.join("http"), replicated)))
     }
 
     fn publisher(&self, _address: &str) -> Result<Box<dyn Publisher>, Error> {

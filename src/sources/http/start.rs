@@ -3,7 +3,7 @@
 use super::{
     arrival::{Decoder, limits},
     front::Front,
-    options::{Options, size},
+    options::{Options, Store, size},
     thread::{HttpThread, ThreadParts},
     ways::{Way, tidy},
 };
@@ -15,13 +15,14 @@ use crate::{
     },
     dispatch::{
         Flow, FlowParts, Route,
-        store::{Bounds, ClaimStore, Durability, memory::MemoryStore},
+        store::{Bounds, ClaimStore, file::FileStore, memory::MemoryStore},
     },
     event::headers::HeaderTemplate,
     sources::{Environment, Error, Running, Source},
 };
 use std::{
     collections::HashMap,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicI64, mpsc},
 };
 use tokio::sync::{Notify, mpsc as tokio_mpsc};
@@ -37,13 +38,18 @@ pub struct HttpSource {
     /// Opened with the first trigger, closed with the process: an edit must not close the door.
     front: Mutex<Option<Arc<Front>>>,
     /// Outlive a trigger's thread, by trigger and function.
-    memory: Mutex<HashMap<String, Arc<MemoryStore>>>,
+    stores: Mutex<HashMap<String, Arc<dyn ClaimStore>>>,
+    /// Where logs of claims are.
+    dir: PathBuf,
+    /// Whether other dispatchers may serve the same triggers.
+    replicated: bool,
 }
 
 impl HttpSource {
-    /// A source that takes no requests yet.
-    pub fn new(options: Options) -> Self {
-        Self { options, front: Mutex::default(), memory: Mutex::default() }
+    /// A source that takes no requests yet. `dir`: where logs of claims are; `replicated`: whether other dispatchers may serve
+    /// the same triggers.
+    pub fn new(options: Options, dir: PathBuf, replicated: bool) -> Self {
+        Self { options, front: Mutex::default(), stores: Mutex::default(), dir, replicated }
     }
 
     /// Where requests are taken, once a trigger is served.
@@ -63,23 +69,28 @@ impl HttpSource {
         Ok(Arc::clone(front.insert(Arc::new(open))))
     }
 
-    fn store(&self, trigger: &TriggerObject, route: &Route) -> Arc<dyn ClaimStore> {
+    fn store(&self, trigger: &TriggerObject, route: &Route) -> Result<Arc<dyn ClaimStore>, Error> {
         let dedup = &trigger.core.dedup;
-        let bounds = Bounds { window: dedup.window, max_entries: dedup.max_entries };
+        let bounds = Bounds {
+            window: dedup.window,
+            max_entries: dedup.max_entries,
+            max_kept_bytes: size(self.options.kept_answers_bytes),
+        };
         let name = format!("{} {}", trigger.core.uid, route.key.function);
-        let mut stores = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        // What no thread uses and nobody could repeat any more goes.
+        let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those of deleted triggers go once nobody could repeat anything. Theirs is a thread that is gone.
         stores.retain(|held, store| {
             *held == name || Arc::strong_count(store) > 1 || store.is_empty() != Some(true)
         });
-        let store = stores.entry(name).or_insert_with(|| Arc::new(MemoryStore::new(bounds)));
-        store.bound(bounds);
-        Arc::clone(store) as Arc<dyn ClaimStore>
-    }
-
-    /// How far claims reach.
-    const fn durability(&self) -> Durability {
-        Durability::Process
+        if let Some(store) = stores.get(&name) {
+            store.bound(bounds);
+            return Ok(Arc::clone(store));
+        }
+        let store: Arc<dyn ClaimStore> = match self.options.store {
+            Store::Memory => Arc::new(MemoryStore::new(bounds)),
+            Store::File => Arc::new(FileStore::open(&self.dir, &name, bounds)?),
+        };
+        Ok(Arc::clone(stores.entry(name).or_insert(store)))
     }
 }
 
@@ -91,16 +102,20 @@ impl Source for HttpSource {
     }
 
     fn promise(&self, _trigger: &TriggerObject) -> Fact {
-        match self.durability() {
-            Durability::Process => {
-                let message = "claims are in the memory of one dispatcher: a restart, or another replica, does not \
-                    know them; set sources.http.store";
-                Fact::new(types::AT_MOST_ONCE, true, reasons::DEGRADED, message)
+        let message = match (self.options.store, self.replicated) {
+            (Store::Memory, _) => {
+                "claims are in the memory of one dispatcher: a restart, or another replica, does not know them; set \
+                 sources.http.store to \"file\""
             }
-            Durability::Machine | Durability::Shared => {
-                Fact::new(types::AT_MOST_ONCE, true, reasons::CLAIMED_AT_SOURCE, "")
+            (Store::File, true) => {
+                "claims are on the disk of one dispatcher: another replica, or a Pod that is made anew, does not know \
+                 them; run one replica with a volume"
             }
-        }
+            (Store::File, false) => {
+                return Fact::new(types::AT_MOST_ONCE, true, reasons::CLAIMED_AT_SOURCE, "");
+            }
+        };
+        Fact::new(types::AT_MOST_ONCE, true, reasons::DEGRADED, message)
     }
 
     fn start(
@@ -110,7 +125,7 @@ impl Source for HttpSource {
         environment: &Environment,
     ) -> Result<Running, Error> {
         let typed = trigger.downcast::<HTTPTrigger>().ok_or("not an HTTPTrigger")?;
-        let store = self.store(trigger, route);
+        let store = self.store(trigger, route)?;
         let front = self.front()?;
         let owner = fastrand::u64(1..);
         let subscription = Arc::new(

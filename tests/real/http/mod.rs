@@ -4,7 +4,7 @@
 mod rig;
 
 use crate::support::witness::Behaviour;
-use rig::{Rig, ask, opened, residual};
+use rig::{Rig, ask, opened, residual, try_ask};
 use std::{collections::BTreeSet, thread, time::Duration};
 
 /// Longest wait for anything.
@@ -144,4 +144,44 @@ fn a_stop_finishes_what_runs_and_tells_its_caller() {
     let to = opened(&mut next);
     assert_eq!(ask(to, "POST /orders", &[], "b").status, 200);
     assert_eq!(rig.outcomes().len(), 2);
+}
+
+/// Dies at `point` of its first request; returns the next dispatcher on the same state.
+fn die_at(rig: &Rig, point: &str) -> (crate::support::process::Dispatcher, std::net::SocketAddr) {
+    let mut dispatcher = rig.launch("one").env("KUBELESS_POINT", point).start();
+    let to = opened(&mut dispatcher);
+    let broken = try_ask(to, "POST /orders", &[("idempotency-key", "k-1")], "a");
+    assert!(broken.is_err(), "{broken:?}");
+    dispatcher.wait_exit(LIMIT);
+    drop(dispatcher);
+    rig.start("one")
+}
+
+#[test]
+fn what_a_killed_dispatcher_had_claimed_is_named_and_never_called_again() {
+    for (point, calls) in [("after_claim", 0), ("before_response_head", 1)] {
+        let rig = Rig::new(&[], "");
+        let (mut dispatcher, to) = die_at(&rig, point);
+        rig.wait_outcome("in_doubt", "k-1");
+        let again = ask(to, "POST /orders", &[("idempotency-key", "k-1")], "a");
+        assert_eq!((again.status, again.header("idempotent-replayed")), (502, Some("true")), "{again:?}");
+        assert_eq!(rig.witness.len(), calls, "{point}");
+        assert_eq!(ask(to, "POST /orders", &[("idempotency-key", "k-2")], "a").status, 200);
+        assert_eq!(rig.outcomes().iter().filter(|(outcome, _)| outcome == "in_doubt").count(), 1);
+        assert!(residual(&mut dispatcher).abs() < f64::EPSILON);
+    }
+}
+
+#[test]
+fn ends_outlive_a_kill_and_a_store_in_memory_does_not() {
+    for (options, replayed) in [(&[][..], Some("true")), (&["store=\"memory\""][..], None)] {
+        let rig = Rig::new(options, "");
+        let (mut dispatcher, to) = rig.start("one");
+        let key = [("idempotency-key", "k-1")];
+        assert_eq!(ask(to, "POST /orders", &key, "a").status, 200);
+        dispatcher.kill9();
+        let (_dispatcher, to) = rig.start("one");
+        let again = ask(to, "POST /orders", &key, "a");
+        assert_eq!((again.status, again.header("idempotent-replayed")), (200, replayed), "{options:?}");
+    }
 }

@@ -92,6 +92,13 @@ impl Rig {
         found.sort();
         found
     }
+
+    /// Waits until the journal has `outcome` for `id`.
+    #[track_caller]
+    pub fn wait_outcome(&self, outcome: &str, id: &str) {
+        let there = || self.outcomes().contains(&(outcome.to_owned(), id.to_owned())).then_some(());
+        wait::until(&format!("{outcome} of {id}"), LIMIT, there);
+    }
 }
 
 /// The address in the log, once the first trigger is served.
