@@ -45,11 +45,12 @@ impl Wiring for Program {
         sources::TRIGGERS.to_vec()
     }
 
+    fn topics(&self, servers: &str) -> anyhow::Result<Box<dyn sources::Topics>> {
+        kind_of(servers)?.topics(servers).map_err(|error| anyhow!(error))
+    }
+
     fn publisher(&self, servers: &str) -> anyhow::Result<Box<dyn Publisher>> {
-        // An address without a scheme is the first source's.
-        let own = KINDS.iter().find(|kind| kind.is_address(servers));
-        let kind = own.or(KINDS.first()).context("this build has no source")?;
-        let publisher = kind.publisher(servers).map_err(|error| anyhow!(error))?;
+        let publisher = kind_of(servers)?.publisher(servers).map_err(|error| anyhow!(error))?;
         Ok(Box::new(SourcePublisher(publisher)))
     }
 
@@ -65,6 +66,12 @@ impl Wiring for Program {
         let error = child::become_child(parent, command);
         anyhow!(error).context(format!("starting {}", command.join(" ".as_ref()).display()))
     }
+}
+
+/// The source of an address; one without a scheme is the first source's.
+fn kind_of(servers: &str) -> anyhow::Result<&'static dyn SourceKind> {
+    let own = KINDS.iter().find(|kind| kind.is_address(servers));
+    own.or(KINDS.first()).copied().context("this build has no source")
 }
 
 struct SourcePublisher(Box<dyn sources::Publisher>);

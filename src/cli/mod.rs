@@ -86,6 +86,9 @@ enum Command {
     /// Publishes events to a topic.
     #[command(before_help = SEND_EXAMPLES)]
     Send(commands::send::Args),
+    /// Topics of a broker.
+    #[command(subcommand, before_help = commands::topic::EXAMPLES)]
+    Topic(commands::topic::Command),
     /// What became of events.
     #[command(subcommand, before_help = EVENTS_EXAMPLES)]
     Events(commands::events::Command),
@@ -177,6 +180,7 @@ impl Command {
             Self::Send(args) => commands::send::run(&args, wiring),
             Self::Events(command) => command.run(),
             Self::Cron(command) => command.run(),
+            Self::Topic(command) => command.run(wiring),
             Self::Validate(args) => commands::validate::run(&args, wiring),
             Self::Install(args) => commands::install::run(&args),
             Self::Crds => commands::crds::run(wiring),

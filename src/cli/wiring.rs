@@ -1,7 +1,10 @@
 //! What commands need from rooms that the command line does not know (sources, local mode): filled in by the
 //! binary. Must never hold logic.
 
-use crate::api::{command::TriggerCommand, kind::TriggerKind};
+use crate::{
+    api::{command::TriggerCommand, kind::TriggerKind},
+    sources::Topics,
+};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use std::{ffi::OsString, path::PathBuf};
 
@@ -56,6 +59,8 @@ pub trait Wiring {
     fn trigger_kinds(&self) -> Vec<TriggerKind>;
     /// A publisher for these servers.
     fn publisher(&self, servers: &str) -> anyhow::Result<Box<dyn Publisher>>;
+    /// Topics (or streams) of these servers.
+    fn topics(&self, servers: &str) -> anyhow::Result<Box<dyn Topics>>;
     /// Runs local mode until a signal.
     fn dev(&self, request: DevRequest) -> anyhow::Result<()>;
     /// Becomes a child process; returns only if that fails.

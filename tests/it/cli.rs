@@ -63,6 +63,10 @@ impl Wiring for Recorder {
         Ok(Box::new(Recording(Rc::clone(&self.sent), self.told.borrow().clone())))
     }
 
+    fn topics(&self, _: &str) -> anyhow::Result<Box<dyn sources::Topics>> {
+        anyhow::bail!("no topics here")
+    }
+
     fn dev(&self, request: DevRequest) -> anyhow::Result<()> {
         *self.dev.borrow_mut() = Some(request);
         Ok(())
@@ -245,4 +249,28 @@ fn events_from_the_journal() {
     }
     assert_eq!(events(state.path(), &["get", "t/0/3"]).0, 0);
     assert_eq!(events(state.path(), &["get", "zzz"]).0, 1);
+}
+
+#[test]
+fn publishing_means_the_server_that_its_flags_name() {
+    let recorder = Recorder::default();
+    let to = |arguments: &[&str]| {
+        assert_eq!(cli(&recorder, arguments), Exit::Ok, "{arguments:?}");
+        recorder.servers.borrow().clone()
+    };
+    let nats = ["trigger", "nats", "publish", "--url", "localhost:4222", "--message", "x"];
+    assert_eq!(to(&nats), "nats://localhost:4222");
+    let kinesis = ["trigger", "kinesis", "publish", "--stream", "s", "--records", "1", "--records", "2"];
+    assert_eq!(to(&[&kinesis[..], &["--aws-region", "eu-west-1"]].concat()), "kinesis://eu-west-1");
+    let endpoint =
+        ["--aws-region", "eu-west-1", "--endpoint", "http://localhost:4566/", "--partition-key", "k"];
+    assert_eq!(to(&[&kinesis[..], &endpoint].concat()), "kinesis+http://localhost:4566/eu-west-1");
+    let kafka = ["trigger", "kafka", "publish", "--data", "1", "--id", "i", "--broker", "b:1"];
+    assert_eq!(to(&kafka), "b:1");
+    let sent = recorder.sent.borrow();
+    let topics: Vec<&str> = sent.iter().map(|message| message.topic.as_str()).collect();
+    assert_eq!(topics, ["kubeless", "s", "s", "s", "s", "kubeless"]);
+    assert_eq!((sent[3].key.as_deref(), sent[5].key.as_deref()), (Some("k"), Some("i")));
+    let wrong = [&kinesis[..], &["--endpoint", "localhost"]].concat();
+    assert_eq!(cli(&recorder, &wrong), Exit::Usage);
 }

@@ -156,6 +156,14 @@ fn every_kind_of_trigger_calls_one_function_without_a_server_installed() {
         ("nats", selecting("NATSTrigger", "subject", "paid.*")),
         ("kinesis", kinesis("clicks")),
         (
+            "http",
+            trigger(
+                "HTTPTrigger",
+                "door",
+                "{function-name: note, path: door, delivery: {through: Dispatcher}}",
+            ),
+        ),
+        (
             "cron",
             trigger(
                 "CronJobTrigger",
@@ -164,18 +172,18 @@ fn every_kind_of_trigger_calls_one_function_without_a_server_installed() {
             ),
         ),
     ]);
-    session.serves(&["clock", "log", "shards", "subject"]);
-    for (topic, id) in [("orders", "k1"), ("paid.eu", "n1"), ("clicks", "s1")] {
+    session.serves(&["clock", "door", "log", "shards", "subject"]);
+    for (topic, id) in [("orders", "k1"), ("paid.eu", "n1"), ("clicks", "s1"), ("/door", "h1")] {
         session.send(&[topic, r#"{"n":1}"#, "--id", id]);
         // The same event again: it is known.
         session.send(&[topic, r#"{"n":1}"#, "--id", id]);
     }
-    session.noted(&["k1", "n1", "s1"]);
+    session.noted(&["k1", "n1", "s1", "h1"]);
     // Edited: another subject and another stream. Deleted: the topic.
     write(session.folder.path(), "nats", &selecting("NATSTrigger", "subject", "refunded"));
     write(session.folder.path(), "kinesis", &kinesis("views"));
     fs::remove_file(session.folder.path().join("kafka.yaml")).unwrap();
-    session.serves(&["clock", "shards", "subject"]);
+    session.serves(&["clock", "door", "shards", "subject"]);
     wait::until("the session knows the new subject", PATIENCE, || {
         session.known()["topics"].to_string().contains("refunded").then_some(())
     });
@@ -197,5 +205,5 @@ fn every_kind_of_trigger_calls_one_function_without_a_server_installed() {
     assert!(notes.values().all(|calls| *calls == 1), "{notes:?}");
     notes.retain(|id, _| id.len() == 2);
     let ids: Vec<String> = notes.into_keys().collect();
-    assert_eq!(ids, ["k1", "n1", "n2", "s1", "s2"], "{}", session.said());
+    assert_eq!(ids, ["h1", "k1", "n1", "n2", "s1", "s2"], "{}", session.said());
 }

@@ -3,6 +3,7 @@
 mod apiserver;
 mod cli_cluster;
 mod cli_pods;
+mod cli_topics;
 mod cluster_smoke;
 mod cluster_walk;
 mod conformance;

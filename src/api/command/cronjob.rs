@@ -59,4 +59,5 @@ pub const COMMAND: TriggerCommand = TriggerCommand {
         Column { title: "FUNCTION", pointer: "/spec/function-name" },
     ],
     complete: None,
+    publish: None,
 };

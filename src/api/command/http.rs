@@ -58,6 +58,7 @@ pub const COMMAND: TriggerCommand = TriggerCommand {
         Column { title: "PATH", pointer: "/spec/path" },
     ],
     complete: Some(complete),
+    publish: None,
 };
 
 /// The gateway, and for nginx a host name that resolves to the API server's address.

@@ -72,6 +72,60 @@ pub struct TriggerCommand {
     /// Fills in what a new object needs and no flag has said. `server` is the host of the API server, empty if none is
     /// known; the error is a sentence that names the flag.
     pub complete: Option<Complete>,
+    /// How events are sent to its source; `None`: `publish` does not exist.
+    pub publish: Option<Publish>,
+}
+
+/// What the flags say of the server, as the command line finds it: its address, if they name one; the error names the flag.
+pub type Address = fn(said: &dyn Fn(&str) -> Option<String>) -> Result<Option<String>, String>;
+
+/// `kubeless trigger <name> publish`.
+#[derive(Clone, Copy, Debug)]
+pub struct Publish {
+    /// A whole command line that works as it stands.
+    pub example: &'static str,
+    /// Long name of the flag that says where to.
+    pub topic: &'static str,
+    /// Its value if it is not given.
+    pub default_topic: Option<&'static str>,
+    /// Long name of the flag of bodies.
+    pub data: &'static str,
+    /// Long name of the flag of the key.
+    pub key: Option<&'static str>,
+    /// Flags that say where the server is.
+    pub server: &'static [ServerFlag],
+    /// What those flags mean.
+    pub address: Address,
+    /// Whether an address of the local session is this source's.
+    pub is_ours: fn(&str) -> bool,
+    /// The verb that makes what events are sent to.
+    pub make: Option<Make>,
+}
+
+/// A flag that says where a server is.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerFlag {
+    /// Long name, without dashes.
+    pub name: &'static str,
+    /// What stands for the value in the help.
+    pub value_name: &'static str,
+    /// One sentence.
+    pub help: &'static str,
+}
+
+/// A verb that makes a topic or stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Make {
+    /// The verb.
+    pub verb: &'static str,
+    /// One sentence.
+    pub about: &'static str,
+    /// A whole command line that works as it stands.
+    pub example: &'static str,
+    /// Long name of the flag of its name.
+    pub name: &'static str,
+    /// Long name of the flag of its parts.
+    pub parts: &'static str,
 }
 
 /// A flag that sets one field.

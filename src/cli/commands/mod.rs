@@ -13,6 +13,7 @@ pub mod function;
 pub mod install;
 pub mod send;
 pub mod server_config;
+pub mod topic;
 pub mod trigger;
 pub mod validate;
 pub mod version;

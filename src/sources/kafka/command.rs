@@ -2,7 +2,8 @@
 
 use super::spec::KIND;
 use crate::api::command::{
-    Column, DEAD_LETTER, FUNCTION_SELECTOR, Flag, ORDERING, PAUSED, Resource, TriggerCommand,
+    Column, DEAD_LETTER, FUNCTION_SELECTOR, Flag, ORDERING, PAUSED, Publish, Resource, ServerFlag,
+    TriggerCommand,
 };
 
 /// The command, with the flags of Kubeless under their names and those of the fields that are new.
@@ -48,4 +49,19 @@ pub const COMMAND: TriggerCommand = TriggerCommand {
         Column { title: "FUNCTION SELECTOR", pointer: "/spec/functionSelector" },
     ],
     complete: None,
+    publish: Some(Publish {
+        example: "kubeless trigger kafka publish --topic orders --data '{\"id\":42}' --id order-42 --broker broker:9092",
+        topic: "topic",
+        default_topic: Some("kubeless"),
+        data: "data",
+        key: Some("key"),
+        server: &[ServerFlag {
+            name: "broker",
+            value_name: "HOST:PORT,…",
+            help: "Brokers. Default: the session of `kubeless dev` in this folder",
+        }],
+        address: |said| Ok(said("broker")),
+        is_ours: |address| !address.contains("://"),
+        make: None,
+    }),
 };

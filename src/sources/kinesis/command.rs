@@ -1,7 +1,9 @@
 //! `kubeless trigger kinesis …`, described. Must never hold more than words and pointers into the resource.
 
 use super::spec::KIND;
-use crate::api::command::{Column, Flag, Named, ORDERING, PAUSED, Resource, TriggerCommand};
+use crate::api::command::{
+    Column, Flag, Make, Named, ORDERING, PAUSED, Publish, Resource, ServerFlag, TriggerCommand,
+};
 
 /// The command, with the flags of Kubeless under their names.
 pub const COMMAND: TriggerCommand = TriggerCommand {
@@ -42,4 +44,45 @@ pub const COMMAND: TriggerCommand = TriggerCommand {
         Column { title: "FUNCTION", pointer: "/spec/function-name" },
     ],
     complete: None,
+    publish: Some(Publish {
+        example: "kubeless trigger kinesis publish --stream clicks --aws-region eu-central-1 --partition-key ada --records '{\"n\":1}'",
+        topic: "stream",
+        default_topic: None,
+        data: "records",
+        key: Some("partition-key"),
+        server: &[
+            ServerFlag {
+                name: "aws-region",
+                value_name: "REGION",
+                help: "Region of the stream; credentials are those of the AWS command line. Default: the session of `kubeless dev` in this folder",
+            },
+            ServerFlag { name: "endpoint", value_name: "URL", help: "Another service than Amazon's own" },
+        ],
+        address,
+        is_ours: |address| address.starts_with("kinesis"),
+        make: Some(Make {
+            verb: "create-stream",
+            about: "Makes a stream and waits until it is there",
+            example: "kubeless trigger kinesis create-stream --stream-name clicks --shard-count 2 --aws-region eu-central-1",
+            name: "stream-name",
+            parts: "shard-count",
+        }),
+    }),
 };
+
+/// What `--aws-region` and `--endpoint` say.
+fn address(said: &dyn Fn(&str) -> Option<String>) -> Result<Option<String>, String> {
+    match (said("aws-region"), said("endpoint")) {
+        (None, None) => Ok(None),
+        (Some(region), None) => Ok(Some(format!("kinesis://{region}"))),
+        (region, Some(endpoint)) => {
+            let url = endpoint.trim_end_matches('/');
+            if !(url.starts_with("http://") || url.starts_with("https://")) {
+                return Err(format!(
+                    "--endpoint {endpoint:?} is not the URL of a service; write for example http://localhost:4566"
+                ));
+            }
+            Ok(Some(format!("kinesis+{url}/{}", region.unwrap_or_default())))
+        }
+    }
+}

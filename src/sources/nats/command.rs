@@ -2,7 +2,8 @@
 
 use super::spec::KIND;
 use crate::api::command::{
-    Column, DEAD_LETTER, FUNCTION_SELECTOR, Flag, ORDERING, PAUSED, Resource, TriggerCommand,
+    Column, DEAD_LETTER, FUNCTION_SELECTOR, Flag, ORDERING, PAUSED, Publish, Resource, ServerFlag,
+    TriggerCommand,
 };
 
 /// The command, with the flags of Kubeless under their names.
@@ -30,4 +31,22 @@ pub const COMMAND: TriggerCommand = TriggerCommand {
         Column { title: "FUNCTION SELECTOR", pointer: "/spec/functionSelector" },
     ],
     complete: None,
+    publish: Some(Publish {
+        example: "kubeless trigger nats publish --url nats://localhost:4222 --topic orders.created --message '{\"id\":42}'",
+        topic: "topic",
+        default_topic: Some("kubeless"),
+        data: "message",
+        key: None,
+        server: &[ServerFlag {
+            name: "url",
+            value_name: "URL",
+            help: "Server; nats+js://… waits until a stream stored the events. Default: the session of `kubeless dev` in this folder",
+        }],
+        address: |said| {
+            let with_scheme = |url: String| if url.contains("://") { url } else { format!("nats://{url}") };
+            Ok(said("url").map(with_scheme))
+        },
+        is_ours: |address| address.starts_with("nats"),
+        make: None,
+    }),
 };

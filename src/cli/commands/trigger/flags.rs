@@ -1,6 +1,6 @@
 //! The command line of one trigger kind, from its description. Must never read a value: see `fields`.
 
-use super::describe;
+use super::{describe, pause, publish};
 use crate::{
     api::command::{Flag, TriggerCommand, Value},
     cli::{commands::delete, listing::Listing, written::Writing},
@@ -18,7 +18,7 @@ pub fn command(kind: &TriggerCommand) -> Command {
     let list = list.name("list").visible_alias("ls").about(format!("Lists {noun}s"));
     let describe = describe::Flags::augment_args(Command::new("").arg(name_arg()));
     let describe = describe.name("describe").about(format!("Shows one {noun}, how it is and its events"));
-    Command::new(kind.name)
+    let command = Command::new(kind.name)
         .about(kind.about.trim_end_matches('.'))
         .before_help(examples(kind, ""))
         .subcommand_required(true)
@@ -31,7 +31,8 @@ pub fn command(kind: &TriggerCommand) -> Command {
         .mut_subcommands(|verb| {
             let examples = examples(kind, verb.get_name());
             verb.before_help(examples)
-        })
+        });
+    publish::with_verbs(pause::with_verbs(command, kind, &name_arg()), kind)
 }
 
 /// The lines for one verb.

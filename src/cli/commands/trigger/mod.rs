@@ -1,4 +1,4 @@
-//! `kubeless trigger KIND create|update|delete|list|describe`, made from the descriptions that the sources give. Must never
+//! `kubeless trigger KIND create|update|delete|list|describe|pause|resume|publish`, made from the descriptions that the sources give. Must never
 //! name a source.
 
 mod describe;
@@ -6,6 +6,8 @@ mod fields;
 mod flags;
 mod list;
 mod named;
+mod pause;
+mod publish;
 
 use crate::{
     api::command::TriggerCommand,
@@ -65,6 +67,12 @@ impl Args {
         let kinds = wiring.triggers();
         let kind = kinds.iter().find(|known| known.name == kind).context("an unknown kind of trigger")?;
         let (verb, matches) = matches.subcommand().context("no verb")?;
+        if let Some(ended) = publish::run(kind, verb, matches, wiring) {
+            return ended;
+        }
+        if let Some(paused) = pause::value_of(verb) {
+            return place.run(async |session| pause::run(kind, matches, paused, session).await);
+        }
         match verb {
             "create" => create(kind, matches, &place),
             "update" => update(kind, matches, &place),
