@@ -186,3 +186,141 @@ impl Source for HttpSource {
         Ok(Running { subscription, orders, thread, status })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::http_trigger,
+        cluster::target::{ObjectRef, Protocol, Target},
+        dispatch::{
+            SubscriptionKey, Workers,
+            store::{Claim, Durability, How, Refusal, Reply},
+        },
+        invoker::InvokerConfig,
+        ledger::journal::{Journal, JournalConfig},
+        sources::Order,
+    };
+    use futures_util::future::{BoxFuture, ready};
+    use std::{
+        io::{ErrorKind, Read as _, Write as _},
+        net::{SocketAddr, TcpListener, TcpStream},
+        time::{Duration, Instant},
+    };
+
+    /// Answers every claim alike, and remembers what was freed.
+    struct Deaf {
+        reply: Reply,
+        freed: Mutex<mpsc::Sender<Claim>>,
+    }
+
+    impl ClaimStore for Deaf {
+        fn claim(&self, _claim: Claim) -> BoxFuture<'_, Reply> {
+            Box::pin(ready(self.reply.clone()))
+        }
+
+        fn end(&self, claim: &Claim, how: How) -> BoxFuture<'_, Result<(), String>> {
+            assert_eq!(how, How::Freed, "nothing was called");
+            let sent = self.freed.lock().expect("no panic inside").send(claim.clone());
+            Box::pin(ready(sent.map_err(|error| error.to_string())))
+        }
+
+        fn inherit(&self, _by: u64, _until_ms: i64) -> BoxFuture<'_, Result<Vec<Claim>, String>> {
+            Box::pin(ready(Ok(Vec::new())))
+        }
+
+        fn bound(&self, _bounds: Bounds) {}
+
+        fn durability(&self) -> Durability {
+            Durability::Shared
+        }
+
+        fn len(&self) -> Option<usize> {
+            None
+        }
+    }
+
+    fn trigger() -> TriggerObject {
+        let object = serde_json::json!({
+            "apiVersion": "kubeless.io/v1beta1", "kind": "HTTPTrigger",
+            "metadata": {"name": "door", "namespace": "shop"},
+            "spec": {"function-name": "f", "path": "/orders", "delivery": {"through": "Dispatcher"}},
+        });
+        http_trigger::decode(object).expect("a sound trigger")
+    }
+
+    fn route(trigger: &TriggerObject, endpoint: SocketAddr) -> Route {
+        let function = ObjectRef::new("shop", "f");
+        let target = Target {
+            function: function.clone(),
+            endpoints: Arc::new([endpoint]),
+            near: 0,
+            protocol: Protocol::Http1,
+            authority: "f.shop".into(),
+            call_timeout: Duration::from_secs(5),
+            max_in_flight: 4,
+        };
+        Route {
+            key: SubscriptionKey { trigger: trigger.core.key(), function },
+            trigger: Arc::clone(&trigger.core),
+            target: Arc::new(arc_swap::ArcSwap::from_pointee(target)),
+        }
+    }
+
+    fn environment(dir: &std::path::Path) -> Environment {
+        let journal = JournalConfig { max_bytes: 64 << 20, segment_bytes: 8 << 20 };
+        Environment {
+            journal: Arc::new(Journal::open(dir, journal).expect("a journal")),
+            workers: Arc::new(Workers::start(1, &InvokerConfig::default()).expect("a worker")),
+            permits: Arc::new(tokio::sync::Semaphore::new(4)),
+            memory: Arc::default(),
+            timeout_margin: Duration::ZERO,
+            secret: None,
+            cluster: None,
+        }
+    }
+
+    fn ask(to: SocketAddr) -> String {
+        let mut stream = TcpStream::connect(to).expect("it listens");
+        let head = "POST /orders HTTP/1.1\r\nhost: a\r\nidempotency-key: k\r\ncontent-length: 1\r\nconnection: close\r\n\r\nx";
+        stream.write_all(head.as_bytes()).expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer.to_ascii_lowercase()
+    }
+
+    #[test]
+    fn a_store_that_is_away_or_does_not_know_means_503_and_no_call() {
+        let replies = [
+            (Reply::Refused(Refusal::Away("gone".to_owned())), 0),
+            (Reply::Unknown("lost".to_owned()), 1),
+            (Reply::Refused(Refusal::Full(Duration::from_secs(7))), 0),
+        ];
+        for (reply, expected_free) in replies {
+            let dir = tempfile::tempdir().expect("a folder");
+            let function = TcpListener::bind("127.0.0.1:0").expect("a port");
+            function.set_nonblocking(true).expect("it is a socket");
+            let options = Options { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..Options::default() };
+            let source = HttpSource::new(options, dir.path().join("http"), false);
+            let trigger = trigger();
+            let route = route(&trigger, function.local_addr().expect("bound"));
+            let (freed, frees) = mpsc::channel();
+            let name = format!("{} {}", trigger.core.uid, route.key.function);
+            let store = Arc::new(Deaf { reply: reply.clone(), freed: Mutex::new(freed) });
+            source.stores.lock().expect("no panic inside").insert(name, store);
+            let running = source.start(&trigger, &route, &environment(dir.path())).expect("it starts");
+            let answer = ask(source.address().expect("it listens"));
+            assert!(answer.starts_with("http/1.1 503") && answer.contains("retry-after: "), "{answer}");
+            for _ in 0..expected_free {
+                frees.recv_timeout(Duration::from_secs(60)).expect("the claim may stand: it is freed");
+            }
+            running.orders.send(Order::Stop(Instant::now() + Duration::from_secs(60))).expect("it runs");
+            running.thread.join().expect("no panic");
+            let called = function.accept().map(|_| ()).map_err(|error| error.kind());
+            assert_eq!(called, Err(ErrorKind::WouldBlock), "{reply:?}");
+            let conservation = running.subscription.conservation();
+            let counts = (conservation.residual(), conservation.outcome(crate::ledger::Outcome::Rejected));
+            assert_eq!(counts, (0, 1), "{reply:?}");
+        }
+    }
+}
