@@ -308,6 +308,9 @@ pub fn consumer(mut config: ClientConfig, options: &Options, group: &str) -> Cli
         .set("session.timeout.ms", millis(options.session_timeout))
         .set("heartbeat.interval.ms", millis(options.heartbeat_interval))
         .set("max.poll.interval.ms", millis(options.max_poll_interval))
+        // A full queue is looked at again after a moment: the library's own second is longer than a fast function takes
+        // to empty the queue, and stood still for the rest of it.
+        .set("fetch.queue.backoff.ms", "10")
         .set("queued.max.messages.kbytes", (options.prefetch_bytes / 1024).max(64).to_string())
         // Small, so that an answer holds a little of every partition: claims run beside one another over partitions, and
         // a register has room for few of one. A larger record is fetched all the same.
