@@ -16,6 +16,7 @@ struct Broken<S, B> {
 }
 
 impl<S: Source, B: Bug> Source for Broken<S, B> {
+    const CLAIMS_BY_DELIVERY: bool = S::CLAIMS_BY_DELIVERY;
     const FLOOD: usize = S::FLOOD;
     const HOLDS: usize = S::HOLDS;
     const KEEPS: bool = S::KEEPS;

@@ -63,6 +63,7 @@ impl JetStream {
 }
 
 impl Source for JetStream {
+    const CLAIMS_BY_DELIVERY: bool = true;
     const KEEPS: bool = true;
     const KIND: &'static str = "NATSTrigger";
 

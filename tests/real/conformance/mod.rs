@@ -26,6 +26,9 @@ pub trait Source: Sized {
     /// Whether what comes while the trigger is paused is called for later.
     const KEEPS_WHILE_PAUSED: bool = Self::KEEPS;
 
+    /// Whether the server's delivery is the claim: what a killed server had sent and nobody received is then in doubt.
+    const CLAIMS_BY_DELIVERY: bool = false;
+
     /// Most events that are kept for a subscription; of more, the oldest end as `missed`.
     const HOLDS: usize = usize::MAX;
 

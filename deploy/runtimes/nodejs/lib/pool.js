@@ -48,7 +48,7 @@ class Pool {
     });
   }
 
-  // No more calls for a worker with a call that ran out of time: nobody knows whether it will ever end. The worker is
+  // No more calls for a worker with a call that ran out of time (nobody knows whether it will ever end) or broke. The worker is
   // killed when its other calls have ended, so that none of them is disturbed.
   retire(worker) {
     if (worker.retired) return;

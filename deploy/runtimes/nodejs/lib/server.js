@@ -143,7 +143,8 @@ class Server {
     const started = process.hrtime.bigint();
     const record = (failed) => this.metrics.record(req.method, Number(process.hrtime.bigint() - started) / 1e9, failed);
     const result = await call(lent.agent, req, body, res, this.settings.timeout * 1000);
-    if (result.timedOut) this.pool.retire(lent.worker);
+    // One that broke a connection is about to end: its other connections look whole for a moment longer.
+    if (result.timedOut || result.died) this.pool.retire(lent.worker);
     lent.give();
     if (result.left) throw new Left();
     if (result.timedOut) {
