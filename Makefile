@@ -14,7 +14,7 @@ help: ## list the commands
 setup: ## install what a Debian machine lacks for building and testing (first 10 to 17 minutes, most of it Kubernetes; then instant)
 	@scripts/setup.sh test
 
-build: ## the binaries, released form (cold: usually 5 to 8 minutes, most of it librdkafka and link-time optimisation)
+build: ## the binaries, released form (cold: 10 to 18 minutes on two cores, most of it link-time optimisation)
 	@scripts/setup.sh build
 	cargo build --release --bins
 

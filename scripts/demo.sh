@@ -84,7 +84,7 @@ else
         python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
     bin=$target/release
     if [ ! -x "$bin/kubeless-dispatcher" ] || [ ! -x "$bin/kubeless" ]; then
-        say "Building the two programs (once; usually takes 5 to 8 minutes, the Kafka library and linking most of it)"
+        say "Building the two programs (once; takes 10 to 18 minutes on two cores, linking most of it)"
     else
         say "Building the two programs, if they changed (then usually 2 minutes)"
     fi
