@@ -22,6 +22,7 @@ pub mod pod;
 // L2: strangers to one another
 pub mod claims;
 pub mod invoker;
+pub mod register;
 pub mod router;
 pub mod status;
 // L3: the only room that sees claims, router and invoker together

@@ -18,13 +18,15 @@ const EDGES: &[(&str, &[&str])] = &[
     ("ledger", &[]),
     ("pod", &[]),
     ("claims", &["ledger"]),
+    // Leases through the client of `cluster`.
+    ("register", &["api", "cluster"]),
     ("router", &["api", "cluster", "config", "ledger"]),
     ("status", &["api", "cluster", "ledger"]),
     // `Claimed` is the key to the invoker.
     ("invoker", &["api", "cluster", "config", "ledger", "claims"]),
     ("dispatch", &["api", "cluster", "config", "ledger", "claims", "router", "invoker"]),
     // A source hands batches to `dispatch`, which hands on the window and lease types.
-    ("sources", &["api", "cluster", "config", "ledger", "dispatch", "status::report"]),
+    ("sources", &["api", "cluster", "config", "ledger", "register", "dispatch", "status::report"]),
     ("admin", &["api", "cluster", "config", "ledger", "dispatch"]),
     // Renders arguments for the programs that run inside Pods.
     ("controller", &["admin", "api", "cluster", "config", "pod"]),

@@ -16,7 +16,6 @@ pub mod publisher;
 mod register;
 pub mod spec;
 mod start;
-mod store;
 
 use super::{Embedded, Error, Publisher, Source, SourceKind, Topics};
 use crate::{

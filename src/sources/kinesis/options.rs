@@ -1,22 +1,12 @@
 //! Section `[sources.kinesis]` of the dispatcher's configuration. Must never hold a secret: credentials are named by the
 //! trigger, or found by Amazon's own chain (environment, profile, Pod or instance identity).
 
-use crate::config::quantity::{bytes, duration};
+use crate::{
+    config::quantity::{bytes, duration},
+    register::Choice,
+};
 use serde::{Deserialize, Serialize};
 use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
-
-/// Where the register is kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Register {
-    /// In Leases where objects come from a cluster, else in a folder.
-    #[default]
-    Auto,
-    /// In Leases of the dispatcher's own namespace.
-    Leases,
-    /// In files of `register_dir`.
-    Folder,
-}
 
 /// Every option of this source with its default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,7 +19,7 @@ pub struct Options {
     /// `endpoint` knows nobody: requests to it carry a key pair that means nothing, not the trigger's.
     pub anonymous: bool,
     /// Where the register is kept.
-    pub register: Register,
+    pub register: Choice,
     /// Folder of the register; empty: `kinesis` in the state folder. Dispatchers that share a stream share it.
     pub register_dir: PathBuf,
     /// A holder whose row stood still for so long has lost its shard.
@@ -76,7 +66,7 @@ impl Default for Options {
             credentials_dir: PathBuf::from("/etc/kubeless/credentials"),
             endpoint: String::new(),
             anonymous: false,
-            register: Register::Auto,
+            register: Choice::Auto,
             register_dir: PathBuf::new(),
             failover_time: Duration::from_secs(10),
             poll_interval: Duration::from_millis(250),

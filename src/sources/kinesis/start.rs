@@ -5,10 +5,9 @@ use super::{
     client::{Address, Keys},
     decode::{DecodeConfig, Decoder},
     engine::{self, Parts},
-    options::{Options, Register},
+    options::Options,
     register::Token,
     spec::{KinesisTrigger, StartingPosition},
-    store::{Store, file::Folder, leases::Leases},
 };
 use crate::{
     api::{
@@ -18,16 +17,11 @@ use crate::{
     },
     dispatch::{Flow, FlowParts, Route},
     event::headers::HeaderTemplate,
+    register,
     sources::{Environment, Error, Running, Source},
 };
-use std::{
-    rc::Rc,
-    sync::{Arc, Mutex, mpsc},
-};
+use std::sync::{Arc, Mutex, mpsc};
 use tokio::sync::Notify;
-
-/// Makes a store on the thread that uses it.
-type MakeStore = Box<dyn FnOnce() -> Rc<dyn Store> + Send>;
 
 /// The source with its configuration.
 pub struct KinesisSource {
@@ -107,7 +101,12 @@ impl Source for KinesisSource {
             start: spec.starting_position,
             start_ms: start_ms(spec.starting_position, spec.starting_timestamp.as_deref())?,
             in_order: trigger.core.ordering == Ordering::Partition,
-            store: self.store(environment)?,
+            store: register::choose(
+                self.options.register,
+                &self.options.register_dir,
+                environment.cluster.clone(),
+                "sources.kinesis",
+            )?,
             group: group(route, &stream),
             decoder: Decoder::new(decode_config(&trigger.core, &stream, &self.options)),
             stream,
@@ -124,23 +123,6 @@ impl Source for KinesisSource {
 }
 
 impl KinesisSource {
-    /// Where the register is: in the cluster that the objects come from, unless it is to be in a folder.
-    fn store(&self, environment: &Environment) -> Result<MakeStore, Error> {
-        let root = self.options.register_dir.clone();
-        let folder = || -> MakeStore { Box::new(move || Rc::new(Folder::new(root)) as Rc<dyn Store>) };
-        match (self.options.register, environment.cluster.clone()) {
-            (Register::Folder, _) | (Register::Auto, None) => Ok(folder()),
-            (_, Some((client, namespace))) => {
-                Ok(Box::new(move || Rc::new(Leases::new(client, &namespace)) as Rc<dyn Store>))
-            }
-            (Register::Leases, None) => {
-                Err("[sources.kinesis] register = \"leases\": objects come from folders, \
-                so there is no cluster to keep them in; use \"auto\" or \"folder\""
-                    .into())
-            }
-        }
-    }
-
     fn address(
         &self,
         spec: &super::spec::KinesisTriggerSpec,

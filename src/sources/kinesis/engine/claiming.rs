@@ -6,6 +6,7 @@ use crate::{
     clock,
     dispatch::{Answer, InFlight, Judgement, Judging, Reason, recorder::Ending, subscription::Pending},
     ledger::Outcome,
+    register::Written,
     sources::kinesis::{
         item::{Body, Item},
         protocol::{
@@ -13,7 +14,6 @@ use crate::{
             plan::{Granted, Limits, Plan},
             shard::Read,
         },
-        store::Written,
     },
     testkit,
 };

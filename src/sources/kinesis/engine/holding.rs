@@ -9,6 +9,7 @@ use super::{
 use crate::{
     clock,
     dispatch::StartLease,
+    register::{self, Stored, Written},
     sources::{
         Exit,
         kinesis::{
@@ -20,7 +21,6 @@ use crate::{
                 shard::Shard,
             },
             register::Row,
-            store::{self, Stored, Written},
         },
     },
     testkit,
@@ -67,7 +67,7 @@ impl Engine {
         let (store, folder) = (Rc::clone(&self.store), Rc::clone(&generation.folder));
         self.work.push(Box::pin(async move {
             let until = tokio::time::Instant::now();
-            Event::Present(store::write(&*store, (&folder, &key), &text, stored.as_ref(), until).await)
+            Event::Present(register::write(&*store, (&folder, &key), &text, stored.as_ref(), until).await)
         }));
     }
 
@@ -197,7 +197,7 @@ impl Engine {
         let (store, folder) = (Rc::clone(&self.store), Rc::clone(&generation.folder));
         self.work.push(Box::pin(async move {
             let until = tokio::time::Instant::now();
-            Event::Began(store::write(&*store, (&folder, ORIGIN), &text, None, until).await)
+            Event::Began(register::write(&*store, (&folder, ORIGIN), &text, None, until).await)
         }));
     }
 
@@ -297,7 +297,7 @@ impl Engine {
             let (key, text) = (format!("{SHARD}{shard}"), plan.row.encode());
             // Right before the write, and right after it with its answer unread.
             testkit::point("claim_sent");
-            let written = store::write(&*store, (&folder, &key), &text, expected.as_ref(), until).await;
+            let written = register::write(&*store, (&folder, &key), &text, expected.as_ref(), until).await;
             testkit::point("claim_unknown");
             Event::Wrote(Box::new(Wrote { shard, plan, purpose, written, sent_ms, took: begun.elapsed() }))
         }));

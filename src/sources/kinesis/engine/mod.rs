@@ -14,11 +14,11 @@ use super::{
     protocol::plan::Plan,
     register::{Start, Token},
     spec::StartingPosition,
-    store::{Store, Stored, Written},
 };
 use crate::{
     clock,
     dispatch::{Flow, Subscription},
+    register::{MakeStore, Store, Stored, Written},
     sources::{Exit, Order},
 };
 use futures_util::{FutureExt as _, StreamExt as _, future::LocalBoxFuture, stream::FuturesUnordered};
@@ -59,7 +59,7 @@ pub struct Parts {
     /// Whether all records of a shard are of one lane.
     pub in_order: bool,
     /// The register's place.
-    pub store: Box<dyn FnOnce() -> Rc<dyn Store> + Send>,
+    pub store: MakeStore,
     /// Name of the register: one for each trigger, function and stream.
     pub group: String,
     /// Records to events.

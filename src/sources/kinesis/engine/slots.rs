@@ -2,16 +2,15 @@
 //! entry would be taken for one that was never sent.
 
 use super::Wrote;
-use crate::dispatch::StartLease;
-use crate::sources::kinesis::{
-    item::Item,
-    place::Place,
-    protocol::{
-        lease::Watch,
-        shard::{Memory, Shard},
+use crate::{
+    dispatch::StartLease,
+    register::{Stored, Written, watch::Watch},
+    sources::kinesis::{
+        item::Item,
+        place::Place,
+        protocol::shard::{Memory, Shard},
+        register::{Row, Start, Token},
     },
-    register::{Row, Start, Token},
-    store::{Stored, Written},
 };
 use serde::{Deserialize, Serialize};
 use std::{

@@ -1,16 +1,62 @@
-//! Where the register is kept: texts under keys, each written on condition that it still is what was read. Must never
+//! The common place of registers, for sources whose servers keep none that could be trusted: texts under keys, each written on condition that it still is what was read. Must never
 //! report a write as done that the next reader might not find.
 
 pub mod file;
 pub mod leases;
+pub mod watch;
 
-use std::{future::Future, pin::Pin, time::Duration};
+use serde::{Deserialize, Serialize};
+use std::{future::Future, path::Path, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// First pause before a write without an answer is repeated; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Where an operator wants registers to be kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Choice {
+    /// In Leases where objects come from a cluster, else in a folder.
+    #[default]
+    Auto,
+    /// In Leases of the dispatcher's own namespace.
+    Leases,
+    /// In files of the register's folder.
+    Folder,
+}
+
+/// Makes a store on the thread that uses it.
+pub type MakeStore = Box<dyn FnOnce() -> Rc<dyn Store> + Send>;
+
+/// An API server and the namespace of this process.
+pub type Cluster = (kube::Client, Arc<str>);
+
+/// The store of a source: `folder`, or Leases in the `cluster` that the objects come from.
+///
+/// # Errors
+/// Leases are wanted and there is no cluster. `section` is where the choice stands.
+pub fn choose(
+    choice: Choice,
+    folder: &Path,
+    cluster: Option<Cluster>,
+    section: &str,
+) -> Result<MakeStore, String> {
+    let root = folder.to_path_buf();
+    match (choice, cluster) {
+        (Choice::Folder, _) | (Choice::Auto, None) => {
+            Ok(Box::new(move || Rc::new(file::Folder::new(root)) as Rc<dyn Store>))
+        }
+        (_, Some((client, namespace))) => {
+            Ok(Box::new(move || Rc::new(leases::Leases::new(client, &namespace)) as Rc<dyn Store>))
+        }
+        (Choice::Leases, None) => Err(format!(
+            "[{section}] register = \"leases\": objects come from folders, so there is no cluster to keep them in; \
+             use \"auto\" or \"folder\""
+        )),
+    }
+}
 
 /// A text as it was read or written.
 #[derive(Clone, Debug, PartialEq, Eq)]
