@@ -7,14 +7,18 @@
 #   scripts/parts.sh kafka           print the folder of the Kafka jars; fails with the fix if it is not there
 #   scripts/parts.sh kubernetes      print the folder of `kube` (all Kubernetes, etcd, CoreDNS), `pause` and `pause.tar`; likewise
 #   scripts/parts.sh kinesis         print the folder of the Kinesis endpoint (main.js); likewise
+#   scripts/parts.sh dynamodb        print the folder of Amazon's DynamoDB for one machine (jars, native library); likewise
 #   scripts/parts.sh nats            print the folder of `nats-server`; likewise
 #   scripts/parts.sh pin-kafka       rewrite SHA256SUMS after a change of version in tests/parts/kafka/pom.xml
+#   scripts/parts.sh pin-dynamodb    likewise, tests/parts/dynamodb
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 parts=${XDG_CACHE_HOME:-$HOME/.cache}/kubeless/parts
 kafka_pom=$root/tests/parts/kafka/pom.xml
 kafka_sums=$root/tests/parts/kafka/SHA256SUMS
+dynamodb_pom=$root/tests/parts/dynamodb/pom.xml
+dynamodb_sums=$root/tests/parts/dynamodb/SHA256SUMS
 kubernetes_source=$root/tests/parts/kubernetes
 kubernetes_version=v1.34.4
 nats_source=$root/tests/parts/nats
@@ -29,11 +33,15 @@ kafka_dir() {
     echo "$parts/kafka-$(sha256sum "$kafka_sums" | cut -c1-16)"
 }
 
-download_kafka() { # $1: empty folder for the jars
+dynamodb_dir() {
+    echo "$parts/dynamodb-$(sha256sum "$dynamodb_sums" | cut -c1-16)"
+}
+
+download() { # $1: pom.xml, $2: empty folder for the jars
     # The machine's own Maven settings decide where jars come from; SHA256SUMS decides whether they are the right ones.
-    mvn --batch-mode --quiet -f "$kafka_pom" \
+    mvn --batch-mode --quiet -f "$1" \
         org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
-        -DincludeScope=runtime -DoutputDirectory="$1"
+        -DincludeScope=runtime -DoutputDirectory="$2"
 }
 
 verify() { # $1: folder, $2: SHA256SUMS; exactly those files, byte for byte
@@ -42,30 +50,47 @@ verify() { # $1: folder, $2: SHA256SUMS; exactly those files, byte for byte
 }
 
 fetch_kafka() {
-    local dir work
-    dir=$(kafka_dir)
+    fetch_jars "$(kafka_dir)" "$kafka_pom" "$kafka_sums" "Apache Kafka 4.1.0" "46 jars, 43 MB"
+}
+
+fetch_dynamodb() {
+    fetch_jars "$(dynamodb_dir)" "$dynamodb_pom" "$dynamodb_sums" "DynamoDB for one machine 2.5.2" "85 files, 51 MB"
+}
+
+fetch_jars() { # $1: folder, $2: pom.xml, $3: SHA256SUMS, $4: what it is, $5: how much
+    local dir=$1 pom=$2 sums=$3 what=$4 work
     [ -d "$dir" ] && return 0
     if ! command -v mvn >/dev/null; then
         echo "parts: Maven is missing; run: make setup" >&2
         return 1
     fi
-    echo "parts: fetching Apache Kafka 4.1.0 with Maven (46 jars, 43 MB; usually 5 to 30 seconds) …"
+    echo "parts: fetching $what with Maven ($5; usually 5 to 30 seconds) …"
     mkdir -p "$parts"
     work=$(mktemp -d "$parts/.fetch-XXXXXX")
     # shellcheck disable=SC2064  # the folder of now, not of later
     trap "rm -rf -- '$work'" EXIT
-    download_kafka "$work/lib"
-    if ! verify "$work/lib" "$kafka_sums"; then
+    download "$pom" "$work/lib"
+    if ! verify "$work/lib" "$sums"; then
         # What Maven kept must not poison the next try either.
         rm -rf -- "$work"
-        echo "parts: a jar differs from tests/parts/kafka/SHA256SUMS (above); everything fetched was deleted." >&2
-        echo "parts: if the local Maven repository is damaged, remove its org/apache/kafka folder and run: make setup" >&2
+        echo "parts: a file differs from ${sums#"$root/"} (above); everything fetched was deleted." >&2
+        echo "parts: if the local Maven repository is damaged, remove its folders of these files and run: make setup" >&2
         return 1
     fi
     # -T: never into an existing folder. Losing the race to another run is fine, its jars passed the same sums.
     mv -T "$work/lib" "$dir" 2>/dev/null || [ -d "$dir" ]
     rm -rf -- "$work"
-    echo "parts: Apache Kafka 4.1.0 is in $dir"
+    echo "parts: $what is in $dir"
+}
+
+pin() { # $1: pom.xml, $2: SHA256SUMS
+    local work
+    work=$(mktemp -d)
+    # shellcheck disable=SC2064  # the folder of now, not of later
+    trap "rm -rf -- '$work'" EXIT
+    download "$1" "$work/lib"
+    (cd "$work/lib" && LC_ALL=C sha256sum -- *) >"$2"
+    echo "parts: wrote $2 ($(wc -l <"$2") files); review the difference before committing it"
 }
 
 # Pinned by go.sum, what it is made of included.
@@ -208,7 +233,7 @@ print_dir() { # $1: folder, $2: what it holds, $3: how long it usually takes to 
 case ${1:-} in
 fetch)
     shift
-    [ $# -gt 0 ] || set -- kafka nats kinesis kubernetes
+    [ $# -gt 0 ] || set -- kafka nats kinesis dynamodb kubernetes
     for part; do "fetch_$part"; done
     ;;
 kafka)
@@ -223,15 +248,17 @@ kinesis)
 nats)
     print_dir "$(nats_dir)" "the NATS server" "usually under a minute"
     ;;
+dynamodb)
+    print_dir "$(dynamodb_dir)" "DynamoDB" "usually under a minute"
+    ;;
 pin-kafka)
-    work=$(mktemp -d)
-    trap 'rm -rf -- "$work"' EXIT
-    download_kafka "$work/lib"
-    (cd "$work/lib" && LC_ALL=C sha256sum -- *.jar) >"$kafka_sums"
-    echo "parts: wrote $kafka_sums ($(wc -l <"$kafka_sums") jars); review the difference before committing it"
+    pin "$kafka_pom" "$kafka_sums"
+    ;;
+pin-dynamodb)
+    pin "$dynamodb_pom" "$dynamodb_sums"
     ;;
 *)
-    sed -n '2,11s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,13s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

@@ -50,9 +50,11 @@ for_node() {
 for_test() {
     for_run
     for_node
-    # Apache Kafka runs on Java 17; Maven fetches its jars; setpriv ends brokers with the test that started them.
+    # Apache Kafka runs on Java 17; Maven fetches its jars and those of DynamoDB; setpriv ends brokers with the test that started them.
     need default-jre-headless have java
-    [ -d "$("$here/parts.sh" kafka 2>/dev/null || echo /nonexistent)" ] || need maven have mvn
+    for part in kafka dynamodb; do
+        [ -d "$("$here/parts.sh" "$part" 2>/dev/null || echo /nonexistent)" ] || need maven have mvn
+    done
     need util-linux have setpriv
     # Certificates of the brokers that speak TLS, keys of the API server.
     need openssl have openssl

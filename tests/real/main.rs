@@ -1,4 +1,4 @@
-//! Real servers: Apache Kafka, a Kinesis endpoint, Kubernetes and child processes of this product.
+//! Real servers: Apache Kafka, endpoints of Kinesis and DynamoDB, Kubernetes and child processes of this product.
 
 mod apiserver;
 mod cli_cluster;
@@ -22,6 +22,7 @@ mod kafka_security;
 mod kafka_support;
 mod kinesis_cluster;
 mod kinesis_delivery;
+mod kinesis_dynamodb;
 mod kinesis_faults;
 mod kubernetes_dispatcher;
 mod kubernetes_secrets;

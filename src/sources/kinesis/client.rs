@@ -3,7 +3,7 @@
 
 use super::options::Options;
 use crate::cluster::secrets::SecretData;
-use aws_config::{BehaviorVersion, Region};
+use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_kinesis::{
     Client as Sdk,
     config::{Credentials, StalledStreamProtectionConfig, retry::RetryConfig, timeout::TimeoutConfig},
@@ -162,27 +162,7 @@ impl Client {
 
     /// A client for `stream`. Opens no connection yet; the chain of credentials may look at files and the environment.
     pub async fn new(address: &Address, stream: &str, options: &Options) -> Self {
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(options.connect_timeout)
-            .read_timeout(options.request_timeout)
-            .operation_attempt_timeout(options.request_timeout)
-            .operation_timeout(options.request_timeout)
-            .build();
-        let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .region(Region::new(address.region.clone()))
-            .timeout_config(timeouts)
-            // Repeated by whoever asks, who knows what may be repeated and how long it makes sense.
-            .retry_config(RetryConfig::disabled())
-            // A quiet stream is not a stalled one.
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
-        if let Some(keys) = &address.keys {
-            let (id, secret, session) = (keys.id.clone(), keys.secret.clone(), keys.session.clone());
-            loader = loader.credentials_provider(Credentials::new(id, secret, session, None, "trigger"));
-        }
-        if let Some(endpoint) = &address.endpoint {
-            loader = loader.endpoint_url(endpoint);
-        }
-        Self { sdk: Sdk::new(&loader.load().await), stream: stream.into() }
+        Self { sdk: Sdk::new(&sdk_config(address, options).await), stream: stream.into() }
     }
 
     /// The stream and its shards.
@@ -256,19 +236,52 @@ impl Client {
     }
 }
 
+/// How any of Amazon's services is asked: waits bounded, nothing repeated.
+pub async fn sdk_config(address: &Address, options: &Options) -> SdkConfig {
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(options.connect_timeout)
+        .read_timeout(options.request_timeout)
+        .operation_attempt_timeout(options.request_timeout)
+        .operation_timeout(options.request_timeout)
+        .build();
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .region(Region::new(address.region.clone()))
+        .timeout_config(timeouts)
+        // Repeated by whoever asks, who knows what may be repeated and how long it makes sense.
+        .retry_config(RetryConfig::disabled())
+        // A quiet stream is not a stalled one.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+    if let Some(keys) = &address.keys {
+        let (id, secret, session) = (keys.id.clone(), keys.secret.clone(), keys.session.clone());
+        loader = loader.credentials_provider(Credentials::new(id, secret, session, None, "trigger"));
+    }
+    if let Some(endpoint) = &address.endpoint {
+        loader = loader.endpoint_url(endpoint);
+    }
+    loader.load().await
+}
+
+/// The service's code and words, or why there was no answer.
+pub fn with_code<E, R>(error: &SdkError<E, R>) -> String
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    R: std::fmt::Debug + Send + Sync + 'static,
+{
+    match (error.code(), error.message()) {
+        (Some(code), Some(message)) => format!("{code}: {message}"),
+        (Some(code), None) => code.to_owned(),
+        (None, _) => crate::cluster::client::with_causes(error),
+    }
+}
+
 /// What an error of the library means here.
 pub fn fault<E, R>(error: &SdkError<E, R>) -> Fault
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     R: std::fmt::Debug + Send + Sync + 'static,
 {
-    let Some(code) = error.code() else {
-        return Fault::Other(crate::cluster::client::with_causes(error));
-    };
-    let text = match error.message() {
-        Some(message) => format!("{code}: {message}"),
-        None => code.to_owned(),
-    };
+    let text = with_code(error);
+    let Some(code) = error.code() else { return Fault::Other(text) };
     match code {
         "ProvisionedThroughputExceededException"
         | "LimitExceededException"

@@ -16,6 +16,7 @@ pub mod publisher;
 mod register;
 pub mod spec;
 mod start;
+mod table;
 
 use super::{Embedded, Error, Publisher, Source, SourceKind, Topics};
 use crate::{

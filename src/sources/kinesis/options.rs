@@ -8,6 +8,33 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
+/// Where the register is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Register {
+    /// In Leases where objects come from a cluster, else in a folder.
+    #[default]
+    Auto,
+    /// In Leases of the dispatcher's own namespace.
+    Leases,
+    /// In files of `register_dir`.
+    Folder,
+    /// In the DynamoDB table `register_table`.
+    DynamoDb,
+}
+
+impl Register {
+    /// The same among the places that all sources have; `None`: it is one of our own.
+    pub fn common(self) -> Option<Choice> {
+        match self {
+            Self::Auto => Some(Choice::Auto),
+            Self::Leases => Some(Choice::Leases),
+            Self::Folder => Some(Choice::Folder),
+            Self::DynamoDb => None,
+        }
+    }
+}
+
 /// Every option of this source with its default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -19,9 +46,15 @@ pub struct Options {
     /// `endpoint` knows nobody: requests to it carry a key pair that means nothing, not the trigger's.
     pub anonymous: bool,
     /// Where the register is kept.
-    pub register: Choice,
+    pub register: Register,
     /// Folder of the register; empty: `kinesis` in the state folder. Dispatchers that share a stream share it.
     pub register_dir: PathBuf,
+    /// Name of the table of `register = "dynamodb"`; made if it is not there and that is allowed.
+    pub register_table: String,
+    /// Region of that table; empty: the trigger's.
+    pub register_region: String,
+    /// URL of DynamoDB; empty: Amazon's own of the region.
+    pub register_endpoint: String,
     /// A holder whose row stood still for so long has lost its shard.
     #[serde(with = "duration")]
     pub failover_time: Duration,
@@ -66,8 +99,11 @@ impl Default for Options {
             credentials_dir: PathBuf::from("/etc/kubeless/credentials"),
             endpoint: String::new(),
             anonymous: false,
-            register: Choice::Auto,
+            register: Register::Auto,
             register_dir: PathBuf::new(),
+            register_table: "kubeless-kinesis".to_owned(),
+            register_region: String::new(),
+            register_endpoint: String::new(),
             failover_time: Duration::from_secs(10),
             poll_interval: Duration::from_millis(250),
             shard_sync_interval: Duration::from_secs(30),
@@ -133,7 +169,26 @@ impl Options {
         count("max_read_records", options.max_read_records, 1..=10_000, "1 to 10000")?;
         count("max_waiting", options.max_waiting, 64..=1_000_000, "64 to 1000000")?;
         count("register_entries", options.register_entries, 16..=1024, "16 to 1024")?;
+        options.check_table()?;
         Ok(options)
+    }
+
+    fn check_table(&self) -> Result<(), Error> {
+        let name = &self.register_table;
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+        if !(3..=255).contains(&name.len()) || !name.bytes().all(plain) {
+            let rule = "3 to 255 of a-z, A-Z, 0-9, '_', '-' and '.', as DynamoDB names tables";
+            return Err(refused("register_table", name.clone(), rule));
+        }
+        let url = &self.register_endpoint;
+        if !url.is_empty() && !url.starts_with("http://") && !url.starts_with("https://") {
+            return Err(refused(
+                "register_endpoint",
+                url.clone(),
+                "a URL, for example http://localhost:8000",
+            ));
+        }
+        Ok(())
     }
 }
 

@@ -8,6 +8,10 @@ use std::fmt;
 /// Form of the rows that this version writes; another one is not touched.
 pub const FORM: u32 = 1;
 
+/// What first versions are drawn from: random, so that a row made anew is never taken for the old (P3), and with room above
+/// them, because other people's tools read such counters as signed numbers.
+pub const FIRST_VERSIONS: std::ops::RangeTo<u64> = ..1 << 62;
+
 /// Names a start of a subscription's thread: what was sent is known to that memory alone (N3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

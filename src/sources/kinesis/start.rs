@@ -8,6 +8,7 @@ use super::{
     options::Options,
     register::Token,
     spec::{KinesisTrigger, StartingPosition},
+    table::LeaseTable,
 };
 use crate::{
     api::{
@@ -17,10 +18,13 @@ use crate::{
     },
     dispatch::{Flow, FlowParts, Route},
     event::headers::HeaderTemplate,
-    register,
+    register::{self, MakeStore, Store},
     sources::{Environment, Error, Running, Source},
 };
-use std::sync::{Arc, Mutex, mpsc};
+use std::{
+    rc::Rc,
+    sync::{Arc, Mutex, mpsc},
+};
 use tokio::sync::Notify;
 
 /// The source with its configuration.
@@ -101,12 +105,7 @@ impl Source for KinesisSource {
             start: spec.starting_position,
             start_ms: start_ms(spec.starting_position, spec.starting_timestamp.as_deref())?,
             in_order: trigger.core.ordering == Ordering::Partition,
-            store: register::choose(
-                self.options.register,
-                &self.options.register_dir,
-                environment.cluster.clone(),
-                "sources.kinesis",
-            )?,
+            store: self.store(spec, environment)?,
             group: group(route, &stream),
             decoder: Decoder::new(decode_config(&trigger.core, &stream, &self.options)),
             stream,
@@ -123,6 +122,28 @@ impl Source for KinesisSource {
 }
 
 impl KinesisSource {
+    /// Where the register is.
+    fn store(
+        &self,
+        spec: &super::spec::KinesisTriggerSpec,
+        environment: &Environment,
+    ) -> Result<MakeStore, Error> {
+        let (options, cluster) = (&self.options, environment.cluster.clone());
+        let Some(choice) = options.register.common() else {
+            let (address, options) = (self.table_address(spec), Arc::clone(options));
+            return Ok(Box::new(move || Rc::new(LeaseTable::new(address, options)) as Rc<dyn Store>));
+        };
+        Ok(register::choose(choice, &options.register_dir, cluster, "sources.kinesis")?)
+    }
+
+    /// The table is the dispatcher's, whoever's the stream is: so is the identity.
+    fn table_address(&self, spec: &super::spec::KinesisTriggerSpec) -> Address {
+        let or = |own: &String, other: &str| if own.is_empty() { other.to_owned() } else { own.clone() };
+        let region = or(&self.options.register_region, &spec.aws_region);
+        let endpoint = Some(&self.options.register_endpoint).filter(|url| !url.is_empty()).cloned();
+        Address { region, endpoint, keys: None }
+    }
+
     fn address(
         &self,
         spec: &super::spec::KinesisTriggerSpec,

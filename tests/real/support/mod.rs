@@ -8,6 +8,7 @@ pub mod apiserver;
 pub mod certificates;
 pub mod cli;
 pub mod cluster;
+pub mod dynamodb;
 pub mod installed;
 pub mod kafka;
 pub mod kafka_client;

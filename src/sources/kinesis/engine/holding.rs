@@ -20,7 +20,7 @@ use crate::{
                 plan::Plan,
                 shard::Shard,
             },
-            register::Row,
+            register::{FIRST_VERSIONS, Row},
         },
     },
     testkit,
@@ -259,7 +259,7 @@ impl Engine {
                 continue;
             };
             let row = slot.known.as_ref().map(|(_, row)| row.clone());
-            let row = row.unwrap_or_else(|| Row::new(fastrand::u64(..), origin.of(&id)));
+            let row = row.unwrap_or_else(|| Row::new(fastrand::u64(FIRST_VERSIONS), origin.of(&id)));
             let shard: Shard<super::super::item::Item> =
                 Shard::of(self.parts.token, row, &slot.memory, mutations());
             slot.busy = true;

@@ -9,7 +9,7 @@ use crate::{
         item::Item,
         place::Place,
         protocol::shard::{Memory, Shard},
-        register::{Row, Start, Token},
+        register::{FIRST_VERSIONS, Row, Start, Token},
     },
 };
 use serde::{Deserialize, Serialize};
@@ -148,7 +148,13 @@ struct Member {
 
 impl Members {
     pub(super) fn new(token: Token) -> Self {
-        Self { token, version: fastrand::u64(..), stored: None, busy: false, others: BTreeMap::new() }
+        Self {
+            token,
+            version: fastrand::u64(FIRST_VERSIONS),
+            stored: None,
+            busy: false,
+            others: BTreeMap::new(),
+        }
     }
 
     pub(super) fn key(&self) -> String {
