@@ -51,6 +51,10 @@ impl<S: Source, B: Bug> Source for Broken<S, B> {
         self.source.state()
     }
 
+    fn is_offer(line: &serde_json::Value) -> bool {
+        S::is_offer(line)
+    }
+
     fn publish(&mut self, numbers: Range<usize>, padding: usize) {
         self.source.publish(numbers, padding);
     }

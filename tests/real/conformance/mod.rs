@@ -3,6 +3,7 @@
 
 mod bugs;
 mod cron;
+mod http;
 mod jetstream;
 mod kafka;
 mod kinesis;
@@ -50,7 +51,8 @@ pub trait Source: Sized {
     /// On a server of its own, which the test may kill.
     fn alone() -> Self;
 
-    /// Lines of the trigger's spec that name the server, the topic and the functions (indented by two spaces).
+    /// Lines of the trigger's spec that name the server, the topic and the functions (indented by two spaces). A group
+    /// `delivery` comes last: what a test adds to it follows.
     fn spec(&self) -> String;
 
     /// Further arguments of the dispatcher.
@@ -66,6 +68,12 @@ pub trait Source: Sized {
     /// The one state folder of all dispatchers, where the source keeps what they share. Without it each has its own.
     fn state(&self) -> Option<&Path> {
         None
+    }
+
+    /// Whether a line of the journal is about an offer whose event comes again (it was refused, or it is a repeat), not about
+    /// how an event ended.
+    fn is_offer(_line: &serde_json::Value) -> bool {
+        false
     }
 
     /// Publishes one event for each number, with `padding` bytes of data; returns when the server has them.

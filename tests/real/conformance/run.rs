@@ -20,6 +20,8 @@ use std::{
 /// Longest wait for anything; usually far less.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
+const DELIVERY: &str = "  delivery:\n";
+
 /// See the module.
 pub struct Run<S: Source> {
     pub source: S,
@@ -72,6 +74,9 @@ impl<S: Source> Run<S> {
     /// Writes the trigger anew.
     pub fn edit(&self, lines: &str) {
         let (kind, own) = (S::KIND, self.source.spec());
+        // A group that the source begins goes on.
+        let lines =
+            if own.contains(DELIVERY) { lines.strip_prefix(DELIVERY).unwrap_or(lines) } else { lines };
         let head = "metadata:\n  name: trigger\n  namespace: default\n";
         let text = format!("apiVersion: kubeless.io/v1beta1\nkind: {kind}\n{head}spec:\n{own}{lines}");
         self.manifests.write("trigger-trigger", &text);
@@ -173,7 +178,9 @@ impl<S: Source> Run<S> {
         for segment in segments.flatten() {
             let text = String::from_utf8_lossy(&fs::read(segment.path()).expect("a segment")).into_owned();
             for line in text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()) {
-                let Some(outcome) = line["outcome"].as_str() else { continue };
+                let Some(outcome) = line["outcome"].as_str().filter(|_| !S::is_offer(&line)) else {
+                    continue;
+                };
                 // Numbers of one process, where there are coordinates.
                 let key = line["coordinates"].as_str().map_or_else(
                     || ["stream", "shard", "sequence"].map(|field| line[field].to_string()).join("/"),

@@ -1,6 +1,8 @@
 //! The list: one line for each source.
 
-use super::{JetStream, Nats, Property, cron::Cron, kafka::Kafka, kinesis::Kinesis, properties::hold};
+use super::{
+    JetStream, Nats, Property, cron::Cron, http::Http, kafka::Kafka, kinesis::Kinesis, properties::hold,
+};
 
 /// One test a property.
 macro_rules! conformance {
@@ -45,3 +47,4 @@ conformance!(nats_keeps_the_rules, Nats);
 conformance!(jetstream_keeps_the_rules, JetStream);
 conformance!(kinesis_keeps_the_rules, Kinesis);
 conformance!(cron_keeps_the_rules, Cron);
+conformance!(http_keeps_the_rules, Http);
