@@ -91,6 +91,7 @@ impl Daemon {
             memory: Arc::default(),
             timeout_margin: config.invoker.timeout_margin,
             secret: None,
+            router: router.clone(),
             cluster: connection.as_ref().map(|c| (c.client.clone(), c.namespace.as_str().into())),
         };
         let mut manager = SourceManager::new(opened, router.clone(), environment, config.shutdown.grace);

@@ -7,6 +7,7 @@ pub mod kafka;
 pub mod kinesis;
 pub mod manager;
 pub mod nats;
+mod push;
 
 use crate::{
     api::{
@@ -17,7 +18,7 @@ use crate::{
     },
     cluster::secrets::SecretData,
     config::DispatcherConfig,
-    dispatch::{Route, Settings, Subscription, SubscriptionParts, Window, WindowConfig, Workers},
+    dispatch::{Route, Router, Settings, Subscription, SubscriptionParts, Window, WindowConfig, Workers},
     event::headers::HeaderTemplate,
     ledger::journal::Journal,
 };
@@ -159,6 +160,8 @@ pub struct Environment {
     pub timeout_margin: Duration,
     /// What the Secret of [`Source::credentials`] holds; `None`: credentials are mounted as files.
     pub secret: Option<Arc<SecretData>>,
+    /// Which functions a trigger is for now, for events that all of them must be offered.
+    pub router: Router,
     /// The API server and the namespace of this process, for registers that have no other place; `None`: objects come from
     /// folders.
     pub cluster: Option<(kube::Client, Arc<str>)>,

@@ -277,6 +277,7 @@ fn a_trigger_that_nothing_serves_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let journal =
         Journal::open(dir.path(), JournalConfig { max_bytes: 1 << 20, segment_bytes: 1 << 16 }).unwrap();
+    let (mut index, router) = Router::new(RouterOptions::default());
     let environment = Environment {
         journal: Arc::new(journal),
         workers: Arc::new(Workers::start(1, &InvokerConfig::default()).unwrap()),
@@ -284,9 +285,9 @@ fn a_trigger_that_nothing_serves_says_so() {
         memory: Arc::default(),
         timeout_margin: Duration::ZERO,
         secret: None,
+        router: router.clone(),
         cluster: None,
     };
-    let (mut index, router) = Router::new(RouterOptions::default());
     let mut manager = SourceManager::new(Vec::new(), router, environment, Duration::ZERO);
     let function = json!({"apiVersion": "kubeless.io/v1beta1", "kind": "Function", "metadata": {"namespace": "shop", "name": "f"}});
     index.apply(function::decode(function).unwrap());

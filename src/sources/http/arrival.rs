@@ -12,69 +12,24 @@ use crate::{
         message::{self, Limits, Rejection},
         record,
     },
+    sources::push::{
+        binding::{MAX_HEADERS, PREFIX, decoded},
+        offer::{Ask, Numbers},
+    },
 };
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Response,
+    HeaderMap, HeaderValue,
     header::{CONTENT_TYPE, HOST, HeaderName},
     request::Parts,
     uri::PathAndQuery,
 };
-use http_body_util::Full;
-use std::{
-    borrow::Cow,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-};
-use tokio::sync::oneshot;
+use std::{borrow::Cow, net::SocketAddr, sync::Arc};
 
 /// `type` of a request that is no CloudEvent.
 pub const REQUEST_TYPE: &str = "io.kubeless.http.request";
-/// What CloudEvents attributes begin with.
-const PREFIX: &str = "ce-";
-/// Most headers of a request.
-const MAX_HEADERS: usize = 100;
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-
-/// The way back to the caller.
-pub type Reply = oneshot::Sender<Response<Full<Bytes>>>;
-
-/// A request on its way to the trigger's thread.
-#[derive(Debug)]
-pub struct Arrival {
-    /// What came.
-    pub body: Body,
-    /// The way back.
-    pub reply: Reply,
-}
-
-/// What came.
-#[derive(Debug)]
-pub enum Body {
-    /// An event.
-    Ask(Ask),
-    /// No event, and why.
-    Rejected(Position, Rejection),
-}
-
-/// A request that can be claimed.
-#[derive(Clone, Debug)]
-pub struct Ask {
-    /// The event, with the request in it.
-    pub event: Arc<Event>,
-    /// What makes two requests the same event.
-    pub key: Digest,
-    /// What it says.
-    pub content: Digest,
-    /// Whether the caller named it: nobody can repeat one that has no id.
-    pub named: bool,
-    /// Number among those of this thread.
-    pub number: u64,
-}
 
 /// A request whose body was read.
 #[derive(Debug)]
@@ -94,8 +49,8 @@ pub struct Raw<'a> {
 /// How the requests of one subscription become events.
 #[derive(Debug)]
 pub struct Decoder {
-    /// UID of the trigger.
-    pub uid: Arc<str>,
+    /// Places of events.
+    pub numbers: Arc<Numbers>,
     /// Name of the function.
     pub function: Arc<str>,
     /// CloudEvents `source` of requests that are none.
@@ -104,14 +59,10 @@ pub struct Decoder {
     pub dedup: bool,
     /// Where the id is; it wins over CloudEvents and `Idempotency-Key`.
     pub dedup_key: Option<DedupKey>,
-    /// Owner token, a part of each position.
-    pub owner: u64,
     /// Limits.
     pub limits: Limits,
     /// Longest answer.
     pub max_answer_bytes: usize,
-    /// Requests so far.
-    pub numbers: AtomicI64,
 }
 
 /// Limits of a request as one of a message.
@@ -123,30 +74,13 @@ pub fn limits(options: &Options) -> Limits {
     }
 }
 
-/// Place of request `number` of `owner` in journal lines.
-pub fn position(uid: &Arc<str>, owner: u64, number: i64, time_ms: i64) -> Position {
-    Position {
-        stream: Arc::clone(uid),
-        shard: 0,
-        sequence: number,
-        coordinates: Some(format!("{owner:016x}-{number}").into()),
-        epoch: -1,
-        time_ms,
-    }
-}
-
 impl Decoder {
-    /// The position of the next request.
-    pub fn next_position(&self, time_ms: i64) -> Position {
-        position(&self.uid, self.owner, self.numbers.fetch_add(1, Ordering::Relaxed), time_ms)
-    }
-
     /// The event of a request.
     ///
     /// # Errors
     /// A limit is broken or a CloudEvent is invalid.
     pub fn decode(&self, raw: &Raw<'_>) -> Result<Ask, (Position, Rejection)> {
-        let position = self.next_position(raw.time_ms);
+        let position = self.numbers.next_position(raw.time_ms);
         self.event(raw, position.clone()).map_err(|rejection| (position, rejection))
     }
 
@@ -166,7 +100,7 @@ impl Decoder {
         let fresh = context.is_none().then(|| fresh_id(raw.time_ms));
         let key = match &name {
             Some(name) => self.key(name),
-            None => self.key(&Name::Fresh(self.owner, number)),
+            None => self.key(&Name::Fresh(self.numbers.owner, number)),
         };
         let id = match (&name, &fresh) {
             (Some(Name::Key(key)), Some(fresh)) => record::readable(key).unwrap_or(fresh).to_owned(),
@@ -217,7 +151,7 @@ impl Decoder {
     }
 
     fn key(&self, name: &Name<'_>) -> Digest {
-        let (uid, function) = (self.uid.as_bytes(), self.function.as_bytes());
+        let (uid, function) = (self.numbers.uid.as_bytes(), self.function.as_bytes());
         match name {
             Name::CloudEvent(source, id) => {
                 Digest::of(&[uid, function, b"event", source.as_bytes(), id.as_bytes()])
@@ -269,15 +203,13 @@ impl Decoder {
     #[cfg(test)]
     pub(super) fn for_tests() -> Self {
         Self {
-            uid: "uid".into(),
+            numbers: Arc::new(Numbers::new("uid".into(), 7)),
             function: "f".into(),
             source: "/trigger".into(),
             dedup: true,
             dedup_key: None,
-            owner: 7,
             limits: limits(&Options::default()),
             max_answer_bytes: 1024,
-            numbers: AtomicI64::new(1),
         }
     }
 }
@@ -300,37 +232,6 @@ fn content(raw: &Raw<'_>) -> Digest {
     let kind = raw.head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     let target = target(raw);
     Digest::of(&[raw.head.method.as_str().as_bytes(), target.as_str().as_bytes(), kind, raw.body])
-}
-
-/// Headers with the values of attributes as they were before the binding's percent-encoding.
-fn decoded(headers: &HeaderMap) -> Vec<(&str, Cow<'_, [u8]>)> {
-    let decode = |name: &str, value: &'_ [u8]| -> Option<Vec<u8>> {
-        (name.starts_with(PREFIX) && value.contains(&b'%')).then(|| percent_decoded(value))
-    };
-    let each = headers.iter().map(|(name, value)| {
-        let (name, value) = (name.as_str(), value.as_bytes());
-        (name, decode(name, value).map_or(Cow::Borrowed(value), Cow::Owned))
-    });
-    each.collect()
-}
-
-fn percent_decoded(value: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(value.len());
-    let digit = |at: usize| value.get(at).and_then(|d| char::from(*d).to_digit(16));
-    let mut at = 0;
-    while let Some(byte) = value.get(at) {
-        match (byte, digit(at + 1), digit(at + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                plain.push((high * 16 + low) as u8);
-                at += 3;
-            }
-            _ => {
-                plain.push(*byte);
-                at += 1;
-            }
-        }
-    }
-    plain
 }
 
 /// A UUID of version 7: in the order of time, and nobody else's.

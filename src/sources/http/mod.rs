@@ -3,17 +3,14 @@
 //! serve a host or path that no trigger names.
 
 mod arrival;
-mod claiming;
-mod front;
-mod local;
+mod door;
 pub mod options;
 mod publisher;
 mod replies;
 mod start;
-mod thread;
 mod ways;
 
-use super::{Embedded, Error, Publisher, Source, SourceKind};
+use super::{Embedded, Error, Publisher, Source, SourceKind, push::local::LocalFront};
 use crate::{
     api::{
         http_trigger::{self, HTTPTrigger},
@@ -23,6 +20,9 @@ use crate::{
 };
 use options::Options;
 pub use start::HttpSource;
+
+const NOTICE: &str =
+    "requests to HTTP triggers, taken by the dispatcher itself; no Ingress, host names or TLS in front of it";
 
 /// The descriptor.
 pub struct Http;
@@ -52,7 +52,7 @@ impl SourceKind for Http {
     }
 
     fn embed(&self) -> Result<Option<Box<dyn Embedded>>, Error> {
-        Ok(Some(Box::new(local::LocalFront::find()?)))
+        Ok(Some(Box::new(LocalFront::find(NOTICE)?)))
     }
 
     fn names_server(&self, _trigger: &TriggerObject) -> bool {

@@ -1,21 +1,14 @@
 //! Section `[sources.http]` of the dispatcher's configuration. Must never hold what belongs to a trigger.
 
-use crate::config::quantity::{bytes, duration};
+use crate::{
+    config::quantity::{bytes, duration},
+    sources::push::{Holding, front, stores::Store},
+};
 use serde::{Deserialize, Serialize};
 use std::{
     net::{Ipv4Addr, SocketAddr},
     time::Duration,
 };
-
-/// Where claims are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Store {
-    /// In the memory of this process.
-    Memory,
-    /// In the state folder.
-    File,
-}
 
 /// Every option of this source with its default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,6 +108,29 @@ impl Options {
         };
         options.check()?;
         Ok(options)
+    }
+
+    /// What the listener is held to.
+    pub fn limits(&self) -> front::Limits {
+        front::Limits {
+            listen: self.listen,
+            max_connections: self.max_connections,
+            max_requests: self.max_requests,
+            max_header_bytes: size(self.max_header_bytes),
+            read_timeout: self.read_timeout,
+        }
+    }
+
+    /// How much of a trigger may wait.
+    pub fn holding(&self) -> Holding {
+        Holding {
+            max_waiting: self.max_waiting,
+            max_wait: self.max_wait,
+            memory_bytes: self.memory_bytes,
+            start_window: self.start_window,
+            doubt_margin: self.doubt_margin,
+            kept_answer_bytes: size(self.kept_answer_bytes),
+        }
     }
 
     fn check(&self) -> Result<(), Error> {

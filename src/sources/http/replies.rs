@@ -2,45 +2,42 @@
 //! Must never say that a request may be sent again where the function may have run.
 
 use crate::{
-    dispatch::store::{End, Held, Kept},
+    dispatch::store::{Held, Kept},
     event::{exchange::Answer, headers::EVENT_ID},
     ledger::Outcome,
+    sources::push::{
+        offer::{SOON, Verdict},
+        problem::{Told, later, problem},
+    },
 };
-use bytes::Bytes;
 use http::{
     HeaderName, HeaderValue, Response, StatusCode,
     header::{CONTENT_TYPE, RETRY_AFTER},
 };
 use http_body_util::Full;
-use std::time::Duration;
 
 /// Says that the answer is that of an earlier request with the same id.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 /// What became of the event.
 const OUTCOME: HeaderName = HeaderName::from_static("kubeless-outcome");
 
-/// An answer to a caller.
-pub type Told = Response<Full<Bytes>>;
-
-/// A problem in our own words.
-pub fn problem(status: StatusCode, detail: &str) -> Told {
-    let title = status.canonical_reason().unwrap_or_default();
-    let body = serde_json::json!({ "title": title, "status": status.as_u16(), "detail": detail });
-    let mut told = Response::new(Full::new(Bytes::from(format!("{body}\n"))));
-    *told.status_mut() = status;
-    told.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    told
-}
-
-/// Nothing was called, and the same request may be sent again.
-pub fn later(detail: &str, after: Duration) -> Told {
-    let mut told = problem(StatusCode::SERVICE_UNAVAILABLE, detail);
-    told.headers_mut().insert(RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
-    told
+/// A verdict for the caller.
+pub fn told(verdict: &Verdict) -> Told {
+    match verdict {
+        Verdict::Rejected(reason) => rejected(reason),
+        Verdict::Later { why, after, .. } => later(why, *after),
+        Verdict::Passed(outcome, reason) => passed(*outcome, reason),
+        Verdict::Repeat(held) => of_repeat(held),
+        Verdict::Mismatch => mismatch(),
+        Verdict::Ended { event, outcome, reason } => {
+            let answer = event.exchange.as_ref().and_then(|exchange| exchange.answer());
+            of_call(&event.attributes.id, *outcome, *reason, answer)
+        }
+    }
 }
 
 /// Why a request is no event.
-pub fn rejected(reason: &str) -> Told {
+fn rejected(reason: &str) -> Told {
     let status = match reason {
         "body_too_large" => StatusCode::PAYLOAD_TOO_LARGE,
         "too_many_headers" | "headers_too_large" => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -51,7 +48,7 @@ pub fn rejected(reason: &str) -> Told {
 }
 
 /// An event that ends without a call.
-pub fn passed(outcome: Outcome, reason: &str) -> Told {
+fn passed(outcome: Outcome, reason: &str) -> Told {
     let status = if outcome == Outcome::Filtered { StatusCode::NO_CONTENT } else { StatusCode::GONE };
     let mut told = problem(status, reason);
     if status == StatusCode::NO_CONTENT {
@@ -62,7 +59,7 @@ pub fn passed(outcome: Outcome, reason: &str) -> Told {
 }
 
 /// What the call brought.
-pub fn of_call(id: &str, outcome: Outcome, reason: Option<&str>, answer: Option<&Answer>) -> Told {
+fn of_call(id: &str, outcome: Outcome, reason: Option<&str>, answer: Option<&Answer>) -> Told {
     let told = match (outcome, answer) {
         (Outcome::Delivered | Outcome::Failed, Some(answer)) if answer.whole => {
             let mut told = Response::new(Full::new(answer.body.clone()));
@@ -87,11 +84,8 @@ pub fn of_call(id: &str, outcome: Outcome, reason: Option<&str>, answer: Option<
     told
 }
 
-/// Shortest pause that a caller is asked for.
-pub const SOON: Duration = Duration::from_secs(1);
-
 /// The same id again.
-pub fn of_repeat(held: &Held) -> Told {
+fn of_repeat(held: &Held) -> Told {
     let Some(end) = &held.end else {
         let mut told = problem(StatusCode::CONFLICT, "a request with this id is being worked on");
         told.headers_mut().insert(RETRY_AFTER, HeaderValue::from(SOON.as_secs()));
@@ -118,28 +112,9 @@ pub fn of_repeat(held: &Held) -> Told {
 }
 
 /// The same id with another content.
-pub fn mismatch() -> Told {
+fn mismatch() -> Told {
     let detail = "this id was used with another method, path, query, content type or body";
     marked(problem(StatusCode::UNPROCESSABLE_ENTITY, detail), Outcome::Rejected)
-}
-
-/// What is kept of an answer for repeats.
-pub fn kept(answer: &Answer, most: usize) -> Kept {
-    let text = |v: &HeaderValue| v.to_str().ok().map(str::to_owned);
-    let headers = answer.headers.iter().filter_map(|(n, v)| Some((n.to_string(), text(v)?)));
-    let whole = answer.whole && answer.body.len() <= most;
-    Kept {
-        status: answer.status.as_u16(),
-        headers: headers.collect(),
-        body: if whole { answer.body.clone() } else { Bytes::new() },
-        whole,
-    }
-}
-
-/// How a call ended, as it is kept.
-pub fn end(outcome: Outcome, answer: Option<&Answer>, most: usize) -> End {
-    let complete = matches!(outcome, Outcome::Delivered | Outcome::Failed);
-    End { outcome, answer: answer.filter(|_| complete).map(|answer| kept(answer, most)) }
 }
 
 fn restored(kept: &Kept) -> Told {

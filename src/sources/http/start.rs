@@ -2,95 +2,70 @@
 
 use super::{
     arrival::{Decoder, limits},
-    front::Front,
-    options::{Options, Store, size},
-    thread::{HttpThread, ThreadParts},
+    door::Door,
+    options::{Options, size},
     ways::{Way, tidy},
 };
 use crate::{
-    api::{
-        conditions::{Fact, reasons, types},
-        http_trigger::HTTPTrigger,
-        kind::TriggerObject,
+    api::{conditions::Fact, http_trigger::HTTPTrigger, kind::TriggerObject},
+    dispatch::Route,
+    sources::{
+        Environment, Error, Running, Source,
+        push::{
+            front::Front,
+            offer::Numbers,
+            start::{INBOX, Opening},
+            stores::Stores,
+        },
     },
-    dispatch::{
-        Flow, FlowParts, Route,
-        store::{Bounds, ClaimStore, file::FileStore, memory::MemoryStore},
-    },
-    event::headers::HeaderTemplate,
-    sources::{Environment, Error, Running, Source},
 };
 use std::{
-    collections::HashMap,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicI64, mpsc},
+    sync::{Arc, Mutex, PoisonError},
 };
-use tokio::sync::{Notify, mpsc as tokio_mpsc};
+use tokio::sync::mpsc;
 
 /// The emitter that functions see.
 const EMITTER: &str = "httptriggers.kubeless.io";
-/// Requests on the way to a thread, beside those that wait there.
-const INBOX: usize = 64;
-
 /// The source with its configuration.
 pub struct HttpSource {
     options: Options,
+    door: Arc<Door>,
     /// Opened with the first trigger, closed with the process: an edit must not close the door.
-    front: Mutex<Option<Arc<Front>>>,
-    /// Outlive a trigger's thread, by trigger and function.
-    stores: Mutex<HashMap<String, Arc<dyn ClaimStore>>>,
-    /// Where logs of claims are.
-    dir: PathBuf,
-    /// Whether other dispatchers may serve the same triggers.
-    replicated: bool,
+    front: Mutex<Option<Front>>,
+    stores: Stores,
 }
 
 impl HttpSource {
     /// A source that takes no requests yet. `dir`: where logs of claims are; `replicated`: whether other dispatchers may serve
     /// the same triggers.
     pub fn new(options: Options, dir: PathBuf, replicated: bool) -> Self {
-        Self { options, front: Mutex::default(), stores: Mutex::default(), dir, replicated }
+        let stores = Stores::new(options.store, "http", dir, replicated);
+        Self {
+            door: Arc::new(Door::new(options.read_timeout)),
+            front: Mutex::default(),
+            stores: stores.keeping(size(options.kept_answers_bytes)),
+            options,
+        }
     }
 
     /// Where requests are taken, once a trigger is served.
     pub fn address(&self) -> Option<std::net::SocketAddr> {
-        self.front.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|front| front.address())
+        self.front.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Front::address)
     }
 
-    fn front(&self) -> Result<Arc<Front>, Error> {
+    fn listen(&self) -> Result<(), Error> {
         let mut front = self.front.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = &*front {
-            return Ok(Arc::clone(open));
+        if front.is_some() {
+            return Ok(());
         }
         let listen = self.options.listen;
-        let open = Front::open(&self.options);
+        let open = Front::open(self.options.limits(), Arc::clone(&self.door) as _);
         let open =
             open.map_err(|error| format!("cannot listen on {listen} (sources.http.listen): {error}"))?;
-        Ok(Arc::clone(front.insert(Arc::new(open))))
-    }
-
-    fn store(&self, trigger: &TriggerObject, route: &Route) -> Result<Arc<dyn ClaimStore>, Error> {
-        let dedup = &trigger.core.dedup;
-        let bounds = Bounds {
-            window: dedup.window,
-            max_entries: dedup.max_entries,
-            max_kept_bytes: size(self.options.kept_answers_bytes),
-        };
-        let name = format!("{} {}", trigger.core.uid, route.key.function);
-        let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
-        // Those of deleted triggers go once nobody could repeat anything. Theirs is a thread that is gone.
-        stores.retain(|held, store| {
-            *held == name || Arc::strong_count(store) > 1 || store.is_empty() != Some(true)
-        });
-        if let Some(store) = stores.get(&name) {
-            store.bound(bounds);
-            return Ok(Arc::clone(store));
-        }
-        let store: Arc<dyn ClaimStore> = match self.options.store {
-            Store::Memory => Arc::new(MemoryStore::new(bounds)),
-            Store::File => Arc::new(FileStore::open(&self.dir, &name, bounds)?),
-        };
-        Ok(Arc::clone(stores.entry(name).or_insert(store)))
+        tracing::info!(address = %open.address(), "HTTP requests are taken");
+        *front = Some(open);
+        Ok(())
     }
 }
 
@@ -102,20 +77,7 @@ impl Source for HttpSource {
     }
 
     fn promise(&self, _trigger: &TriggerObject) -> Fact {
-        let message = match (self.options.store, self.replicated) {
-            (Store::Memory, _) => {
-                "claims are in the memory of one dispatcher: a restart, or another replica, does not know them; set \
-                 sources.http.store to \"file\""
-            }
-            (Store::File, true) => {
-                "claims are on the disk of one dispatcher: another replica, or a Pod that is made anew, does not know \
-                 them; run one replica with a volume"
-            }
-            (Store::File, false) => {
-                return Fact::new(types::AT_MOST_ONCE, true, reasons::CLAIMED_AT_SOURCE, "");
-            }
-        };
-        Fact::new(types::AT_MOST_ONCE, true, reasons::DEGRADED, message)
+        self.stores.promise()
     }
 
     fn start(
@@ -125,21 +87,17 @@ impl Source for HttpSource {
         environment: &Environment,
     ) -> Result<Running, Error> {
         let typed = trigger.downcast::<HTTPTrigger>().ok_or("not an HTTPTrigger")?;
-        let store = self.store(trigger, route)?;
-        let front = self.front()?;
-        let owner = fastrand::u64(1..);
-        let subscription = Arc::new(
-            environment
-                .subscription("http", trigger, route, |agent| HeaderTemplate::new(EMITTER, None, agent)),
-        );
+        let store = self.stores.of(trigger, route)?;
+        self.listen()?;
         let reference = &trigger.core.reference;
-        let (inbox, arrivals) = tokio_mpsc::channel(INBOX);
+        let numbers = Arc::new(Numbers::new(Arc::clone(&trigger.core.uid), fastrand::u64(1..)));
+        let (sender, inbox) = mpsc::channel(INBOX);
         let way = Arc::new(Way {
             host: typed.spec.host_name.clone(),
             path: tidy(&typed.path()),
             trigger: reference.to_string(),
             decoder: Decoder {
-                uid: Arc::clone(&trigger.core.uid),
+                numbers: Arc::clone(&numbers),
                 function: Arc::clone(&route.key.function.name),
                 source: format!(
                     "/apis/kubeless.io/v1beta1/namespaces/{}/httptriggers/{}",
@@ -148,42 +106,19 @@ impl Source for HttpSource {
                 .into(),
                 dedup: trigger.core.dedup.enabled,
                 dedup_key: trigger.core.dedup.key.clone(),
-                owner,
                 limits: limits(&self.options),
                 max_answer_bytes: size(self.options.max_answer_bytes),
-                numbers: AtomicI64::new(1),
             },
-            inbox,
+            inbox: sender,
         });
         let shown = format!("{}{}", typed.spec.host_name, way.path);
-        front
+        self.door
             .enter(Arc::clone(&way))
             .map_err(|other| format!("{shown} is served for HTTPTrigger {other}"))?;
-        let wake = Arc::new(Notify::new());
-        let flow = Flow::new(FlowParts {
-            subscription: Arc::clone(&subscription),
-            owner: format!("{owner:016x}"),
-            dead_letters: None,
-            memory: Arc::clone(&environment.memory),
-        });
-        let (orders, received) = mpsc::channel();
-        let status = Arc::new(Mutex::new(String::new()));
-        let parts = ThreadParts {
-            trigger: reference.to_string(),
-            options: self.options.clone(),
-            flow: flow.waking(Arc::clone(&wake)),
-            store,
-            owner,
-            way,
-            inbox: arrivals,
-            front,
-            wake,
-            orders: received,
-            status: Arc::clone(&status),
-        };
-        let name = format!("http-{}", reference.name);
-        let thread = std::thread::Builder::new().name(name).spawn(move || HttpThread::new(parts).run())?;
-        Ok(Running { subscription, orders, thread, status })
+        let (door, holding) = (Arc::clone(&self.door), self.options.holding());
+        let close = Box::new(move || door.leave(&way));
+        let (source, emitter) = ("http", EMITTER);
+        Opening { source, emitter, trigger, route, holding, store, numbers, inbox, close }.run(environment)
     }
 }
 
@@ -194,17 +129,19 @@ mod tests {
         api::http_trigger,
         cluster::target::{ObjectRef, Protocol, Target},
         dispatch::{
-            SubscriptionKey, Workers,
-            store::{Claim, Durability, How, Refusal, Reply},
+            Router, SubscriptionKey, Workers,
+            store::{Bounds, Claim, ClaimStore, Durability, How, Refusal, Reply},
         },
         invoker::InvokerConfig,
         ledger::journal::{Journal, JournalConfig},
+        router::RouterOptions,
         sources::Order,
     };
     use futures_util::future::{BoxFuture, ready};
     use std::{
         io::{ErrorKind, Read as _, Write as _},
         net::{SocketAddr, TcpListener, TcpStream},
+        sync::mpsc,
         time::{Duration, Instant},
     };
 
@@ -276,6 +213,7 @@ mod tests {
             memory: Arc::default(),
             timeout_margin: Duration::ZERO,
             secret: None,
+            router: Router::new(RouterOptions::default()).1,
             cluster: None,
         }
     }
@@ -305,9 +243,8 @@ mod tests {
             let trigger = trigger();
             let route = route(&trigger, function.local_addr().expect("bound"));
             let (freed, frees) = mpsc::channel();
-            let name = format!("{} {}", trigger.core.uid, route.key.function);
             let store = Arc::new(Deaf { reply: reply.clone(), freed: Mutex::new(freed) });
-            source.stores.lock().expect("no panic inside").insert(name, store);
+            source.stores.set(&trigger, &route, store);
             let running = source.start(&trigger, &route, &environment(dir.path())).expect("it starts");
             let answer = ask(source.address().expect("it listens"));
             assert!(answer.starts_with("http/1.1 503") && answer.contains("retry-after: "), "{answer}");

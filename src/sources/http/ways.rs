@@ -1,7 +1,8 @@
 //! Host and path → the trigger that asked for them: the most exact host first, then the longest path. Must never match a
 //! path in the middle of a segment, nor let two triggers share one way.
 
-use super::arrival::{Arrival, Decoder};
+use super::arrival::Decoder;
+use crate::sources::push::offer::Arrival;
 use std::{
     collections::HashMap,
     sync::Arc,

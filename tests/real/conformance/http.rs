@@ -116,6 +116,8 @@ impl Offer {
 }
 
 impl Source for Http {
+    // Each event is synced to the disk twice, once with its claim and once with its end.
+    const FLOOD: usize = 2;
     const KEEPS: bool = true;
     const KIND: &'static str = "HTTPTrigger";
     const WITHOUT: &'static [(Property, &'static str)] = &[(

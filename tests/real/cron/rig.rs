@@ -162,6 +162,7 @@ impl<'a> Rig<'a> {
             timeout_margin: Duration::from_secs(1),
             cluster,
             secret: None,
+            router: router.clone(),
         };
         let mut options = Options { max_clock_skew: Duration::from_secs(skew_s), ..Options::default() };
         if !clock.real {

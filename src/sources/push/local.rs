@@ -1,4 +1,4 @@
-//! Where requests come in under local mode: a free port of the loopback, which the dispatcher itself listens on. Must never
+//! Where what is pushed comes in under local mode: a free port of the loopback, which the dispatcher itself listens on. Must never
 //! serve anything.
 
 use crate::sources::{Embedded, Error};
@@ -7,16 +7,17 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 /// A port that was free at the start of a session.
 pub struct LocalFront {
     address: SocketAddr,
+    notice: &'static str,
 }
 
 impl LocalFront {
-    /// Finds one.
+    /// Finds one. `notice`: what comes there, and what that does not prove.
     ///
     /// # Errors
     /// There is none.
-    pub fn find() -> Result<Self, Error> {
+    pub fn find(notice: &'static str) -> Result<Self, Error> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        Ok(Self { address: listener.local_addr()? })
+        Ok(Self { address: listener.local_addr()?, notice })
     }
 }
 
@@ -26,7 +27,7 @@ impl Embedded for LocalFront {
     }
 
     fn notice(&self) -> &'static str {
-        "requests to HTTP triggers, taken by the dispatcher itself; no Ingress, host names or TLS in front of it"
+        self.notice
     }
 
     fn ensure_topic(&self, _topic: &str, _shards: i32) -> Result<(), Error> {

@@ -1,13 +1,10 @@
-//! The thread of one HTTP trigger: takes requests, lets them wait for the function, has them claimed, called and answered.
-//! Must never call for a request that the store has not granted, and never leave one without an outcome or an answer.
+//! The thread of one subscription that events are pushed to: takes them, lets them wait for the function, has them claimed,
+//! called and answered. Must never call for one that the store has not granted, and never leave one without an outcome or an answer.
 
 use super::{
-    arrival::{Arrival, Ask, Body, Reply},
+    Holding,
     claiming::{Decided, Ending, Settled},
-    front::Front,
-    options::Options,
-    replies::{self, SOON},
-    ways::Way,
+    offer::{Arrival, Ask, Body, Numbers, Reply, SOON, Verdict},
 };
 use crate::{
     clock,
@@ -38,7 +35,7 @@ const STORE_INTERVAL: Duration = Duration::from_secs(1);
 const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// What a call carries until it ends.
-pub(super) struct Note {
+pub struct Note {
     pub(super) reply: Reply,
     pub(super) claim: Claim,
     pub(super) named: bool,
@@ -52,23 +49,31 @@ pub(super) struct Waiting {
 }
 
 /// What the thread is made of.
-pub(super) struct ThreadParts {
-    pub(super) trigger: String,
-    pub(super) options: Options,
-    pub(super) flow: Flow<Note>,
-    pub(super) store: Arc<dyn ClaimStore>,
-    pub(super) owner: u64,
-    pub(super) way: Arc<Way>,
-    pub(super) inbox: tokio_mpsc::Receiver<Arrival>,
-    pub(super) front: Arc<Front>,
+pub struct ThreadParts {
+    /// Whose it is, for the log.
+    pub trigger: String,
+    /// How much may wait, and for how long.
+    pub holding: Holding,
+    /// The calls that run.
+    pub flow: Flow<Note>,
+    /// Who may call.
+    pub store: Arc<dyn ClaimStore>,
+    /// Owner token and places of events.
+    pub numbers: Arc<Numbers>,
+    /// What comes in.
+    pub inbox: tokio_mpsc::Receiver<Arrival>,
+    /// Has nothing more sent here; called once, at the end.
+    pub close: Box<dyn FnOnce() + Send>,
     /// Notified when a call ended.
-    pub(super) wake: Arc<Notify>,
-    pub(super) orders: mpsc::Receiver<Order>,
-    pub(super) status: Arc<Mutex<String>>,
+    pub wake: Arc<Notify>,
+    /// What it is told to do.
+    pub orders: mpsc::Receiver<Order>,
+    /// Why it takes nothing; empty: it does.
+    pub status: Arc<Mutex<String>>,
 }
 
 /// See the module.
-pub(super) struct HttpThread {
+pub struct PushThread {
     pub(super) parts: ThreadParts,
     waiting: VecDeque<Waiting>,
     pub(super) claiming: FuturesUnordered<BoxFuture<'static, Decided>>,
@@ -84,8 +89,9 @@ pub(super) struct HttpThread {
     stopping: Option<Instant>,
 }
 
-impl HttpThread {
-    pub(super) fn new(parts: ThreadParts) -> Self {
+impl PushThread {
+    /// Nothing is taken yet.
+    pub fn new(parts: ThreadParts) -> Self {
         let now = Instant::now();
         Self {
             parts,
@@ -103,7 +109,7 @@ impl HttpThread {
     }
 
     /// Runs until ordered to stop. Blocking: owns its thread.
-    pub(super) fn run(self) -> Exit {
+    pub fn run(self) -> Exit {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => return Exit::Failed(format!("no runtime: {error}"), Duration::ZERO),
@@ -115,7 +121,7 @@ impl HttpThread {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let wake = Arc::clone(&self.parts.wake);
-        self.parts.flow.subscription().set_connected(true);
+        self.connected(true);
         loop {
             let mut looked = false;
             // Cancel-safe: each of them takes something only when it returns it.
@@ -147,19 +153,19 @@ impl HttpThread {
             Body::Ask(ask) => ask,
             Body::Rejected(position, rejection) => {
                 self.parts.flow.unread(&position, Outcome::Rejected, rejection.reason, 1);
-                let _ = arrival.reply.send(replies::rejected(rejection.reason));
+                arrival.reply.tell(Verdict::Rejected(rejection.reason));
                 return;
             }
         };
         let weight = ask.event.weight;
-        let (flow, options) = (&mut self.parts.flow, &self.parts.options);
+        let (flow, holding) = (&mut self.parts.flow, &self.parts.holding);
         let refusal = if self.stopping.is_some() {
             Some("the trigger is being stopped")
         } else if flow.subscription().settings().paused {
             Some("the trigger is paused")
-        } else if self.waiting.len() >= options.max_waiting {
+        } else if self.waiting.len() >= holding.max_waiting {
             Some("too many requests wait for the function")
-        } else if flow.memory() + weight > options.memory_bytes {
+        } else if flow.memory() + weight > holding.memory_bytes {
             Some("the dispatcher holds as many bytes as it may")
         } else {
             None
@@ -175,8 +181,12 @@ impl HttpThread {
 
     /// Nothing was claimed: the request stays with its caller.
     pub(super) fn refuse(&mut self, reply: Reply, why: &'static str) {
+        self.count_refused(why);
+        reply.tell(Verdict::Later { why, after: SOON });
+    }
+
+    pub(super) fn count_refused(&mut self, why: &'static str) {
         *self.refused.entry(why).or_default() += 1;
-        let _ = reply.send(replies::later(why, SOON));
     }
 
     /// Orders, what waited for too long, and what is due.
@@ -197,7 +207,7 @@ impl HttpThread {
                 "the trigger is being stopped"
             } else if paused {
                 "the trigger is paused"
-            } else if first.since.elapsed() >= self.parts.options.max_wait {
+            } else if first.since.elapsed() >= self.parts.holding.max_wait {
                 "the function is not ready, or too slow"
             } else {
                 break;
@@ -222,7 +232,7 @@ impl HttpThread {
 
     fn tell_refused(&mut self) {
         for (why, count) in std::mem::take(&mut self.refused) {
-            let position = self.parts.way.decoder.next_position(clock::unix_ms());
+            let position = self.parts.numbers.next_position(clock::unix_ms());
             self.parts.flow.unread(&position, Outcome::Rejected, why, count);
         }
     }
@@ -246,7 +256,7 @@ impl HttpThread {
             match judging.judge(0, sequence, event.position.time_ms, event) {
                 Judgement::Pass(outcome, reason) => {
                     self.pass(&next.ask, outcome, reason.as_str());
-                    let _ = next.reply.send(replies::passed(outcome, reason.as_str()));
+                    next.reply.tell(Verdict::Passed(outcome, reason.as_str().to_owned()));
                 }
                 // It has no business id, so no window can be full for it.
                 Judgement::Start | Judgement::Wait => self.claim(next),
@@ -269,7 +279,7 @@ impl HttpThread {
 
     /// The end: what runs is not waited for any longer.
     async fn leave(&mut self) {
-        self.parts.front.leave(&self.parts.way);
+        (std::mem::replace(&mut self.parts.close, Box::new(|| {})))();
         self.parts.inbox.close();
         while let Some(waiting) = self.waiting.pop_front() {
             self.parts.flow.release(waiting.ask.event.weight);
@@ -291,12 +301,18 @@ impl HttpThread {
             self.settled(settled);
         }
         self.parts.flow.publish();
-        self.parts.flow.subscription().set_connected(false);
+        self.connected(false);
+    }
+
+    fn connected(&self, connected: bool) {
+        let subscription = self.parts.flow.subscription();
+        subscription.metrics().connected.set(if connected { 1.0 } else { 0.0 });
+        subscription.set_connected(connected);
     }
 
     /// Sets the status; says once in the log what is wrong and once that it is over.
     pub(super) fn say(&self, why: &str) {
-        self.parts.flow.subscription().set_connected(why.is_empty());
+        self.connected(why.is_empty());
         let mut status = self.parts.status.lock().unwrap_or_else(PoisonError::into_inner);
         if *status == why {
             return;

@@ -1,25 +1,30 @@
-//! What a trigger's thread does with its claim store: claims before a call, keeps the end after it, frees what was never
+//! What a subscription's thread does with its claim store: claims before a call, keeps the end after it, frees what was never
 //! called and names what the dead left open. Must never start a call for any answer but a granted one.
 
 use super::{
-    arrival::{Reply, position},
-    replies::{self, SOON, Told},
-    thread::{HttpThread, Note, Waiting},
+    offer::{Reply, SOON, Verdict, position},
+    thread::{Note, PushThread, Waiting},
 };
 use crate::{
     clock,
     dispatch::{
         Answer, Ended, InFlight, StartLease, recorder,
-        store::{Claim, End, How, Refusal, Reply as Stored},
+        store::{Claim, End, How, Kept, Refusal, Reply as Stored},
         subscription::Pending,
     },
+    event::exchange::Answer as Answered,
     ledger::Outcome,
     testkit,
 };
-use std::{sync::Arc, time::Duration};
+use bytes::Bytes;
+use http::HeaderValue;
+use std::sync::Arc;
 
 /// Shards that calls are spread over, so that every worker has its share.
 const SPREAD: u64 = 1024;
+
+const FULL: &str = "the claim store is full";
+const AWAY: &str = "the claim store does not answer; the function was not called";
 
 /// An answer of the store to a claim.
 pub(super) struct Decided {
@@ -32,7 +37,7 @@ pub(super) struct Decided {
 pub(super) struct Ending {
     pub(super) claim: Claim,
     pub(super) how: How,
-    pub(super) reply: Option<(Reply, Told)>,
+    pub(super) reply: Option<(Reply, Verdict)>,
 }
 
 /// What the store said to an end.
@@ -41,17 +46,17 @@ pub(super) struct Settled {
     result: Result<(), String>,
 }
 
-impl HttpThread {
+impl PushThread {
     /// Asks the store.
     pub(super) fn claim(&mut self, waiting: Waiting) {
-        let (ask, options) = (&waiting.ask, &self.parts.options);
+        let (ask, holding) = (&waiting.ask, &self.parts.holding);
         let made_ms = clock::unix_ms();
         let longest =
-            options.start_window + self.parts.flow.subscription().call_timeout() + options.doubt_margin;
+            holding.start_window + self.parts.flow.subscription().call_timeout() + holding.doubt_margin;
         let claim = Claim {
             key: ask.key,
             content: ask.content,
-            owner: self.parts.owner,
+            owner: self.parts.numbers.owner,
             number: ask.number,
             id: ask.event.attributes.id.to_string(),
             made_ms,
@@ -80,17 +85,16 @@ impl HttpThread {
                 let same = held.claim.content == claim.content;
                 let (outcome, reason) = match (same, &held.end) {
                     (false, _) => (Outcome::Rejected, "the id was used with another content"),
-                    (true, None) => (Outcome::Duplicate, "a request with this id is being worked on"),
-                    (true, Some(_)) => (Outcome::Duplicate, "a request with this id has ended"),
+                    (true, None) => (Outcome::Duplicate, "an event with this id is being worked on"),
+                    (true, Some(_)) => (Outcome::Duplicate, "an event with this id has ended"),
                 };
                 self.pass(&waiting.ask, outcome, reason);
-                let told = if same { replies::of_repeat(&held) } else { replies::mismatch() };
-                let _ = waiting.reply.send(told);
+                waiting.reply.tell(if same { Verdict::Repeat(held) } else { Verdict::Mismatch });
             }
             Stored::Refused(Refusal::Full(after)) => {
                 self.parts.flow.release(waiting.ask.event.weight);
                 self.say("the claim store is full: raise dedup.maxEntries or shorten dedup.window");
-                self.refuse_for(waiting.reply, "the claim store is full", after);
+                self.refuse_for(waiting.reply, Verdict::Later { why: FULL, after });
             }
             Stored::Refused(Refusal::Away(why)) => self.away(waiting, &why),
             Stored::Unknown(why) => {
@@ -104,27 +108,27 @@ impl HttpThread {
     fn away(&mut self, waiting: Waiting, why: &str) {
         self.parts.flow.release(waiting.ask.event.weight);
         self.say(&format!("the claim store does not answer: {why}"));
-        self.refuse_for(waiting.reply, "the claim store does not answer; the function was not called", SOON);
+        self.refuse_for(waiting.reply, Verdict::Later { why: AWAY, after: SOON });
     }
 
-    fn refuse_for(&mut self, reply: Reply, why: &'static str, after: Duration) {
-        let told = replies::later(why, after);
-        // Counted as any other refusal, but with its own pause.
-        let (counted, _) = tokio::sync::oneshot::channel();
-        self.refuse(counted, why);
-        let _ = reply.send(told);
+    fn refuse_for(&mut self, reply: Reply, verdict: Verdict) {
+        if let Verdict::Later { why, .. } = &verdict {
+            self.count_refused(why);
+        }
+        reply.tell(verdict);
     }
 
     fn granted(&mut self, waiting: Waiting, claim: Claim) {
         testkit::point("after_claim");
         self.say("");
-        let Waiting { ask, reply, .. } = waiting;
+        let Waiting { ask, mut reply, .. } = waiting;
         if reply.is_closed() {
             self.pass(&ask, Outcome::Rejected, "the caller went away before the call");
             self.unwritten.push(Ending { claim, how: How::Freed, reply: None });
             return;
         }
-        let window_ms = u64::try_from(self.parts.options.start_window.as_millis()).unwrap_or(0);
+        reply.claimed();
+        let window_ms = u64::try_from(self.parts.holding.start_window.as_millis()).unwrap_or(0);
         let spent_ms = u64::try_from(clock::unix_ms().saturating_sub(claim.made_ms)).unwrap_or(0);
         let lease = StartLease::new(clock::boot_ms() + window_ms.saturating_sub(spent_ms));
         let pending = Pending {
@@ -159,16 +163,15 @@ impl HttpThread {
         let Ended { call, outcome, settled } = ended;
         let answer = call.event.exchange.as_ref().and_then(|exchange| exchange.answer());
         let reason = settled.as_ref().and_then(|settled| settled.reason);
-        let told = replies::of_call(&call.event.attributes.id, outcome, reason, answer);
         let Note { reply, claim, named } = call.note;
         // One that was never sent may come again; one without an id never does.
         let how = if outcome == Outcome::Unreachable || !named {
             How::Freed
         } else {
-            let most = super::options::size(self.parts.options.kept_answer_bytes);
-            How::Ended(Box::new(replies::end(outcome, answer, most)))
+            How::Ended(Box::new(end(outcome, answer, self.parts.holding.kept_answer_bytes)))
         };
-        self.unwritten.push(Ending { claim, how, reply: Some((reply, told)) });
+        let verdict = Verdict::Ended { event: Arc::clone(&call.event), outcome, reason };
+        self.unwritten.push(Ending { claim, how, reply: Some((reply, verdict)) });
     }
 
     fn keep(&mut self, ending: Ending) {
@@ -186,8 +189,8 @@ impl HttpThread {
             self.say(&format!("the claim store does not answer: {why}"));
             self.loose.push((ending.claim, ending.how));
         }
-        if let Some((reply, told)) = ending.reply {
-            let _ = reply.send(told);
+        if let Some((reply, verdict)) = ending.reply {
+            reply.tell(verdict);
         }
     }
 
@@ -197,8 +200,8 @@ impl HttpThread {
             self.keep(Ending { claim, how, reply: None });
         }
         if self.inheriting.is_none() && !self.parts.flow.is_journal_broken() {
-            let (store, by) = (Arc::clone(&self.parts.store), self.parts.owner);
-            let margin = i64::try_from(self.parts.options.doubt_margin.as_millis()).unwrap_or(0);
+            let (store, by) = (Arc::clone(&self.parts.store), self.parts.numbers.owner);
+            let margin = i64::try_from(self.parts.holding.doubt_margin.as_millis()).unwrap_or(0);
             let until_ms = clock::unix_ms() + margin.max(1000);
             self.inheriting = Some(Box::pin(async move { store.inherit(by, until_ms).await }));
         }
@@ -215,10 +218,10 @@ impl HttpThread {
         }
         for claim in claims {
             let number = i64::try_from(claim.number).unwrap_or(i64::MAX);
-            let position = position(&self.parts.way.decoder.uid, claim.owner, number, claim.made_ms);
+            let position = position(&self.parts.numbers.uid, claim.owner, number, claim.made_ms);
             let owner = format!("{:016x}", claim.owner);
             let trigger = &self.parts.trigger;
-            tracing::warn!(%trigger, id = claim.id, owner, "Request of a predecessor has no outcome");
+            tracing::warn!(%trigger, id = claim.id, owner, "Event of a predecessor has no outcome");
             self.parts.flow.inherited(
                 None,
                 &recorder::Ending {
@@ -235,4 +238,23 @@ impl HttpThread {
             self.unwritten.push(Ending { claim, how: How::Ended(Box::new(end)), reply: None });
         }
     }
+}
+
+/// What is kept of an answer for repeats.
+fn kept(answer: &Answered, most: usize) -> Kept {
+    let text = |v: &HeaderValue| v.to_str().ok().map(str::to_owned);
+    let headers = answer.headers.iter().filter_map(|(n, v)| Some((n.to_string(), text(v)?)));
+    let whole = answer.whole && answer.body.len() <= most;
+    Kept {
+        status: answer.status.as_u16(),
+        headers: headers.collect(),
+        body: if whole { answer.body.clone() } else { Bytes::new() },
+        whole,
+    }
+}
+
+/// How a call ended, as it is kept.
+fn end(outcome: Outcome, answer: Option<&Answered>, most: usize) -> End {
+    let complete = matches!(outcome, Outcome::Delivered | Outcome::Failed);
+    End { outcome, answer: answer.filter(|_| complete).map(|answer| kept(answer, most)) }
 }
