@@ -111,7 +111,7 @@ pub mod reasons {
         CLAIMED_AT_SOURCE = "ClaimedAtSource",
         /// The source hands each event to one consumer, once, and keeps no record of it: what a crash loses is not named.
         HANDED_OUT_ONCE = "HandedOutOnce",
-        /// It holds while one dispatcher runs; the message says what a restart or another replica does not know.
+        /// It holds within a limit; the message says what a restart, another replica or the server does not know.
         DEGRADED = "Degraded",
         /// Events pass by a component (ingress controller, Job) that may send one twice or not at all.
         OUTSIDE_THE_CLAIM = "OutsideTheClaim",

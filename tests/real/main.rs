@@ -29,6 +29,7 @@ mod kubernetes_secrets;
 mod kubernetes_watch;
 mod nats_faults;
 mod nats_security;
+mod nats_single;
 mod nats_support;
 mod nats_traffic;
 mod oracle_sees;

@@ -99,6 +99,11 @@ impl<N> Intake<N> {
     /// Takes a message in.
     pub fn push(&mut self, item: Item<N>) {
         self.flow.hold(item.weight);
+        self.admit(item);
+    }
+
+    /// Takes a message in whose bytes are counted already.
+    pub fn admit(&mut self, item: Item<N>) {
         self.waiting.push_back(item);
     }
 

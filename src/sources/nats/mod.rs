@@ -41,6 +41,9 @@ impl SourceKind for Nats {
         let env = |name: &str| std::env::var(name).ok();
         let mut options = Options::read(config.sources.get(self.name()), env)?;
         options.memory_bytes = usize::try_from(config.memory.max_event_bytes).unwrap_or(usize::MAX);
+        if options.register_dir.as_os_str().is_empty() {
+            options.register_dir = config.state_dir.join(self.name());
+        }
         Ok(Box::new(start::NatsSource::new(options)))
     }
 

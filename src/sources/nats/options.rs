@@ -1,7 +1,10 @@
 //! Section `[sources.nats]` of the dispatcher's configuration and Kubeless's environment name. Must never hold a secret
 //! but the one that `NATS_URL` may carry, as Kubeless let it.
 
-use crate::config::quantity::{bytes, duration};
+use crate::{
+    config::quantity::{bytes, duration},
+    register::Choice,
+};
 use serde::{Deserialize, Serialize};
 use std::{path::PathBuf, time::Duration};
 
@@ -27,6 +30,13 @@ pub struct Options {
     /// Beyond the longest call: how long a stream waits for an acknowledgement before it names the event.
     #[serde(with = "duration")]
     pub ack_margin: Duration,
+    /// Where the register of streams with fewer than three copies is kept.
+    pub register: Choice,
+    /// Folder of that register; empty: `nats` in the state folder. Dispatchers that share a stream share it.
+    pub register_dir: PathBuf,
+    /// A dispatcher whose row of that register stood still for so long does not read its stream any more.
+    #[serde(with = "duration")]
+    pub failover_time: Duration,
     /// Largest message body.
     #[serde(with = "bytes")]
     pub max_body_bytes: u64,
@@ -45,6 +55,9 @@ impl Default for Options {
             max_waiting: 65_536,
             pull_expires: Duration::from_secs(2),
             ack_margin: Duration::from_secs(30),
+            register: Choice::Auto,
+            register_dir: PathBuf::new(),
+            failover_time: Duration::from_secs(10),
             max_body_bytes: 1 << 20,
             memory_bytes: 256 << 20,
         }
@@ -98,6 +111,7 @@ impl Options {
         between("ping_interval", self.ping_interval, 100, 3600, "100ms to 1h")?;
         between("pull_expires", self.pull_expires, 1000, 60, "1s to 1m")?;
         between("ack_margin", self.ack_margin, 1000, 3600, "1s to 1h")?;
+        between("failover_time", self.failover_time, 1000, 3600, "1s to 1h")?;
         let waiting = self.max_waiting;
         range((64..=1 << 24).contains(&waiting), "max_waiting", waiting.to_string(), "64 to 16777216")
     }

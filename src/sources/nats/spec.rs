@@ -65,7 +65,7 @@ pub struct NATSTriggerSpec {
     /// Functions of the same namespace that receive each message. Empty: every function of the namespace.
     #[serde(default)]
     pub function_selector: LabelSelector,
-    /// JetStream stream to read `topic` from, with three copies. Default: none, messages as they pass by.
+    /// JetStream stream to read `topic` from, better with three copies. Default: none, messages as they pass by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255), regex(pattern = "^[^ .*>/\\\\\\t\\r\\n]+$"))]
     pub stream: Option<String>,

@@ -9,7 +9,7 @@ use super::{
     link::{Link, Voice},
     options::Options,
     spec::{NATSTrigger, StartingPosition},
-    stream::{Plan, StreamThread},
+    stream::{Plan, REPLICAS, Register, StreamThread},
 };
 use crate::{
     api::{
@@ -19,10 +19,16 @@ use crate::{
     },
     dispatch::{Flow, FlowParts, Route, Settings, Subscription, dead_letter::DeadLetterSink},
     event::{headers::HeaderTemplate, message::Limits},
+    register,
     sources::{Environment, Error, Exit, Running, Source},
 };
 use std::{
-    sync::{Arc, Mutex, mpsc},
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{self, AtomicUsize},
+        mpsc,
+    },
     time::Duration,
 };
 use tokio::sync::Notify;
@@ -30,12 +36,43 @@ use tokio::sync::Notify;
 /// The source with its configuration.
 pub struct NatsSource {
     options: Arc<Options>,
+    /// Copies of each trigger's stream, as its threads found them; 0: not known yet.
+    copies: Mutex<HashMap<Arc<str>, Weak<AtomicUsize>>>,
 }
 
 impl NatsSource {
     /// A source that serves triggers by `options`.
     pub fn new(options: Options) -> Self {
-        Self { options: Arc::new(options) }
+        Self { options: Arc::new(options), copies: Mutex::default() }
+    }
+
+    /// Where the threads of a trigger say how many copies its stream has.
+    fn copies(&self, uid: &Arc<str>) -> Arc<AtomicUsize> {
+        let mut all = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, copies| copies.strong_count() > 0);
+        let found = all.get(uid).and_then(Weak::upgrade);
+        found.unwrap_or_else(|| {
+            let new = Arc::default();
+            all.insert(Arc::clone(uid), Arc::downgrade(&new));
+            new
+        })
+    }
+
+    fn register(
+        &self,
+        route: &Route,
+        trigger: &TriggerObject,
+        environment: &Environment,
+    ) -> Result<Register, Error> {
+        let (choice, dir) = (self.options.register, &self.options.register_dir);
+        let typed = trigger.downcast::<NATSTrigger>().ok_or("not a NATSTrigger")?;
+        let stream = typed.spec.stream.clone().unwrap_or_default();
+        Ok(Register {
+            store: Some(register::choose(choice, dir, environment.cluster.clone(), "sources.nats")?),
+            folder: group(route, &stream),
+            failover: self.options.failover_time,
+            copies: self.copies(&trigger.core.uid),
+        })
     }
 }
 
@@ -73,8 +110,13 @@ impl Source for NatsSource {
 
     fn promise(&self, trigger: &TriggerObject) -> Fact {
         let of_stream = trigger.downcast::<NATSTrigger>().is_some_and(|typed| typed.spec.stream.is_some());
-        let reason = if of_stream { reasons::CLAIMED_AT_SOURCE } else { reasons::HANDED_OUT_ONCE };
-        Fact::new(types::AT_MOST_ONCE, true, reason, "")
+        if !of_stream {
+            return Fact::new(types::AT_MOST_ONCE, true, reasons::HANDED_OUT_ONCE, "");
+        }
+        match self.copies(&trigger.core.uid).load(atomic::Ordering::Relaxed) {
+            copies @ 1..REPLICAS => Fact::new(types::AT_MOST_ONCE, true, reasons::DEGRADED, degraded(copies)),
+            _ => Fact::new(types::AT_MOST_ONCE, true, reasons::CLAIMED_AT_SOURCE, ""),
+        }
     }
 
     fn start(
@@ -113,6 +155,7 @@ impl Source for NatsSource {
                 decoder: Arc::new(decoder),
                 intake: Intake::new(Flow::new(parts).waking(Arc::clone(&wake)), serial),
                 dead_letters,
+                register: self.register(route, trigger, environment)?,
                 options,
                 wake,
                 orders: received,
@@ -137,6 +180,16 @@ impl Source for NatsSource {
         let thread = std::thread::Builder::new().name(name).spawn(thread)?;
         Ok(Running { subscription, orders, thread, status })
     }
+}
+
+/// What a stream with too few copies means.
+fn degraded(copies: usize) -> String {
+    let server = if copies == 1 { "one server" } else { "two servers" };
+    format!(
+        "the stream's state is on {server}: one that is killed makes deliveries of its last moments again, and may lose \
+         messages that it had accepted. Nothing is called twice as long as the register is not lost (one dispatcher reads at \
+         a time, and claims there before it calls); give the stream num_replicas {REPLICAS}"
+    )
 }
 
 /// Queue group of a subscription, the one Kubeless used.

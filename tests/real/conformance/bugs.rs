@@ -1,7 +1,7 @@
 //! The suite can see: for each property one seeded bug, switched on in the real binary, with which a source fails it, for the
 //! reason that the table names. Must never take another failure for that one.
 
-use super::{Nats, Property, Source, cron::Cron, properties::hold};
+use super::{Nats, Property, SingleCopy, Source, cron::Cron, properties::hold};
 use std::{marker::PhantomData, ops::Range, panic, path::Path, time::Duration};
 
 /// A bug of `src/testkit.rs`.
@@ -116,6 +116,7 @@ seen! {
     a_call_made_twice_is_seen: Nats, DeliversAllOnce, "called_twice", "2000 events were called twice";
     a_stop_that_does_not_wait_is_seen: Nats, AGracefulStopDrains, "no_drain", "\"missed\"";
     a_claim_that_is_not_durable_is_seen: Cron, AKillRepeatsNothing, "claims_in_memory", "events were called twice";
+    a_delivery_made_again_that_is_believed_is_seen: SingleCopy, AServerThatWasAwayRepeatsNothing, "reserved_is_called", "events were called twice";
     a_gap_that_is_not_told_is_seen: Nats, AServerThatWasAwayRepeatsNothing, "gap_untold", "without a connection is told";
     poison_that_is_booked_as_delivered_is_seen: Nats, PoisonHasAnOutcome, "poison_is_delivered", "\"delivered\": 33";
     a_buffer_without_a_bound_is_seen: Nats, ASlowFunctionBoundsMemory, "boundless", "bytes of events are held";

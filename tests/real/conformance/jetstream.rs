@@ -1,4 +1,5 @@
-//! JetStream for the suite: a stream on three servers keeps everything, and so does its consumer.
+//! JetStream for the suite: a stream on three servers keeps everything, and so does its consumer. One on a single server forgets
+//! deliveries when it is killed; dispatchers then share a register.
 
 use super::{BY_LABEL, Source, nats::message};
 use crate::support::nats::{Client, Message, NatsCluster};
@@ -10,30 +11,38 @@ use std::{
     },
 };
 
-const SERVERS: usize = 3;
-
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
 
 /// Servers that no test harms; never dropped, their folder is removed after this process.
-static SHARED: LazyLock<NatsCluster> = LazyLock::new(|| NatsCluster::start(SERVERS).for_a_static());
+static SHARED: [LazyLock<NatsCluster>; 2] = [
+    LazyLock::new(|| NatsCluster::start(1).for_a_static()),
+    LazyLock::new(|| NatsCluster::start(3).for_a_static()),
+];
 
-pub struct JetStream {
+/// A stream with as many copies as there are servers.
+pub struct OnServers<const SERVERS: usize> {
     pub own: Option<NatsCluster>,
     client: Option<Client>,
     pub name: String,
+    /// Which dispatchers share, where there are fewer than three copies.
+    register: tempfile::TempDir,
 }
 
-impl JetStream {
+pub type JetStream = OnServers<3>;
+pub type SingleCopy = OnServers<1>;
+
+impl<const SERVERS: usize> OnServers<SERVERS> {
     fn on(own: Option<NatsCluster>) -> Self {
         let name = format!("suite-js-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let source = Self { own, client: None, name };
+        let register = tempfile::tempdir().expect("a temporary folder");
+        let source = Self { own, client: None, name, register };
         let subjects = format!("{}.*", source.name);
         source.servers().client().create_stream(&source.name, &[&subjects], SERVERS);
         source
     }
 
     pub fn servers(&self) -> &NatsCluster {
-        self.own.as_ref().unwrap_or(&SHARED)
+        self.own.as_ref().unwrap_or_else(|| &SHARED[usize::from(SERVERS == 3)])
     }
 
     /// The server that leads the subscription's consumer.
@@ -62,7 +71,7 @@ impl JetStream {
     }
 }
 
-impl Source for JetStream {
+impl<const SERVERS: usize> Source for OnServers<SERVERS> {
     const CLAIMS_BY_DELIVERY: bool = true;
     const KEEPS: bool = true;
     const KIND: &'static str = "NATSTrigger";
@@ -84,8 +93,13 @@ impl Source for JetStream {
     fn arguments(&self) -> Vec<String> {
         // An event of a killed process is named this long after its function's timeout, by whoever listens then: a successor
         // must have started by that time, on a busy machine too.
-        let options = ["sources.nats.ack_margin=5s", "invoker.timeout_margin=500ms"];
-        options.into_iter().flat_map(|option| ["--set".to_owned(), option.to_owned()]).collect()
+        let options = [
+            "sources.nats.ack_margin=5s".to_owned(),
+            "invoker.timeout_margin=500ms".to_owned(),
+            "sources.nats.failover_time=5s".to_owned(),
+            format!("sources.nats.register_dir={}", self.register.path().display()),
+        ];
+        options.into_iter().flat_map(|option| ["--set".to_owned(), option]).collect()
     }
 
     fn publish(&mut self, numbers: Range<usize>, padding: usize) {

@@ -12,7 +12,7 @@ mod properties;
 pub mod run;
 mod sources;
 
-pub use jetstream::JetStream;
+pub use jetstream::{JetStream, SingleCopy};
 pub use nats::Nats;
 pub use properties::Property;
 pub use run::Run;

@@ -1,7 +1,8 @@
 //! The list: one line for each source.
 
 use super::{
-    JetStream, Nats, Property, cron::Cron, http::Http, kafka::Kafka, kinesis::Kinesis, properties::hold,
+    JetStream, Nats, Property, SingleCopy, cron::Cron, http::Http, kafka::Kafka, kinesis::Kinesis,
+    properties::hold,
 };
 
 /// One test a property.
@@ -45,6 +46,7 @@ macro_rules! conformance {
 conformance!(kafka_keeps_the_rules, Kafka);
 conformance!(nats_keeps_the_rules, Nats);
 conformance!(jetstream_keeps_the_rules, JetStream);
+conformance!(jetstream_on_one_server_keeps_the_rules, SingleCopy);
 conformance!(kinesis_keeps_the_rules, Kinesis);
 conformance!(cron_keeps_the_rules, Cron);
 conformance!(http_keeps_the_rules, Http);

@@ -14,7 +14,7 @@ use std::time::Duration;
 /// Longest wait for one answer of the server.
 const WAIT: Duration = Duration::from_secs(5);
 /// Fewest copies of the consumer's state that make a delivery a claim.
-const REPLICAS: usize = 3;
+pub const REPLICAS: usize = 3;
 
 /// What the consumer of a subscription is to be.
 #[derive(Clone, Debug)]
@@ -51,17 +51,6 @@ pub enum Error {
         /// The server's words.
         what: String,
     },
-    /// Too few copies.
-    #[error(
-        "stream {stream} keeps {replicas} of its state, and a delivery is a claim only with {REPLICAS}: a server that is \
-         killed would deliver again; give the stream num_replicas {REPLICAS}, or read the subject without spec.stream"
-    )]
-    Replicas {
-        /// The stream.
-        stream: String,
-        /// Copies it has, in words.
-        replicas: String,
-    },
     /// It is not what was asked for.
     #[error("consumer {consumer} of stream {stream}: {what}; delete it, or name another one in spec.durable")]
     Other {
@@ -74,8 +63,32 @@ pub enum Error {
     },
 }
 
-/// Makes sure that the consumer is there as planned. `last`: what this thread was delivered before, for one that was deleted
-/// under it.
+/// What a stream is, before anything is made of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Copies of its state, or of the consumer's where those are fewer.
+    pub copies: usize,
+    /// When it was made (Unix ms): its identity.
+    pub created_ms: i64,
+}
+
+/// Looks at the stream, and at the consumer if there is one.
+///
+/// # Errors
+/// The server says no, or nothing.
+pub async fn look(client: Client, plan: Plan) -> Result<Facts, Error> {
+    let mut context = jetstream::new(client);
+    context.set_timeout(WAIT);
+    let server = |what: String| Error::Server { stream: plan.stream.clone(), what };
+    let stream = context.get_stream(&plan.stream).await.map_err(|error| server(error.to_string()))?;
+    let own = stream.consumer_info(&plan.consumer).await.ok().map_or(0, |info| info.config.num_replicas);
+    let of_stream = stream.cached_info().config.num_replicas;
+    let copies = if own == 0 { of_stream } else { own.min(of_stream) };
+    Ok(Facts { copies, created_ms: created_ms(&stream) })
+}
+
+/// Makes sure that the consumer is there as planned. `last`: what was delivered before, to this thread or, where a register
+/// tells, to its predecessors.
 ///
 /// # Errors
 /// See [`Error`]; each may be over later.
@@ -84,11 +97,6 @@ pub async fn ensure(client: Client, plan: Plan, last: Option<Last>) -> Result<()
     context.set_timeout(WAIT);
     let server = |what: String| Error::Server { stream: plan.stream.clone(), what };
     let stream = context.get_stream(&plan.stream).await.map_err(|error| server(error.to_string()))?;
-    let replicas = stream.cached_info().config.num_replicas;
-    if replicas < REPLICAS {
-        let replicas = if replicas == 1 { "one copy".to_owned() } else { format!("{replicas} copies") };
-        return Err(Error::Replicas { stream: plan.stream.clone(), replicas });
-    }
     let other = |what| Error::Other { stream: plan.stream.clone(), consumer: plan.consumer.clone(), what };
     // One that is there keeps its beginning, which cannot be changed.
     let before = stream.consumer_info(&plan.consumer).await.ok();
@@ -114,23 +122,22 @@ pub async fn ensure(client: Client, plan: Plan, last: Option<Last>) -> Result<()
     if found.max_deliver != 1 || found.ack_policy != AckPolicy::Explicit {
         return Err(other("it does not deliver once with explicit acknowledgement"));
     }
-    if found.num_replicas != 0 && found.num_replicas < REPLICAS {
-        return Err(other("its state has too few copies"));
-    }
     Ok(())
 }
 
 /// Where a new consumer begins. One that is made again while we live goes on behind what was delivered, unless the stream is
 /// another one under the same name.
 fn beginning(stream: &Stream, plan: &Plan, last: Option<Last>) -> DeliverPolicy {
-    let info = stream.cached_info();
-    let created_ms = i64::try_from(info.created.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX);
     match last {
-        Some(last) if created_ms <= last.time_ms => {
+        Some(last) if created_ms(stream) <= last.time_ms => {
             let start_sequence = u64::try_from(last.sequence + 1).unwrap_or(1);
             DeliverPolicy::ByStartSequence { start_sequence }
         }
         _ if plan.earliest => DeliverPolicy::All,
         _ => DeliverPolicy::New,
     }
+}
+
+fn created_ms(stream: &Stream) -> i64 {
+    i64::try_from(stream.cached_info().created.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
 }

@@ -1,6 +1,7 @@
 //! What a delivery says of itself: the acknowledgement subject. Must never be guessed at: one that cannot be read is no
 //! delivery.
 
+use super::row::At;
 use crate::dispatch::StartLease;
 use std::sync::Arc;
 
@@ -11,8 +12,17 @@ pub struct Handle {
     pub reply: String,
     /// Its number in the stream.
     pub sequence: i64,
+    /// When the stream took it, in milliseconds since the Unix epoch.
+    pub time_ms: i64,
     /// Until when its call may start: as long as the server waits for the acknowledgement.
     pub lease: Arc<StartLease>,
+}
+
+impl Handle {
+    /// The message.
+    pub fn at(&self) -> At {
+        At(self.sequence, self.time_ms)
+    }
 }
 
 /// A delivery's numbers.
@@ -24,6 +34,13 @@ pub struct Numbers {
     pub sequence: i64,
     /// When the stream took it, in milliseconds since the Unix epoch.
     pub time_ms: i64,
+}
+
+impl Numbers {
+    /// The message.
+    pub fn at(self) -> At {
+        At(self.sequence, self.time_ms)
+    }
 }
 
 /// Reads `$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<consumer sequence>.<time>.<pending>`, or the longer form, with

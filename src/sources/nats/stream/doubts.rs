@@ -86,25 +86,26 @@ impl Doubts {
         subject_of_names(&self.plan)
     }
 
-    /// Another member names one, or has done so.
-    pub fn heard(&mut self, payload: &[u8]) {
+    /// Another member names one, or has done so: then its number is returned.
+    pub fn heard(&mut self, payload: &[u8]) -> Option<i64> {
         let text = std::str::from_utf8(payload).unwrap_or_default();
         let mut words = text.split(' ');
         let (Some(Ok(sequence)), Some(Ok(nonce))) =
             (words.next().map(str::parse::<i64>), words.next().map(str::parse::<u64>))
         else {
-            return;
+            return None;
         };
         if nonce == self.nonce {
-            return;
+            return None;
         }
         if words.next() == Some(WRITTEN) {
             self.waiting.retain(|waiting| waiting.sequence != sequence);
-            return;
+            return Some(sequence);
         }
         for waiting in self.waiting.iter_mut().filter(|waiting| waiting.sequence == sequence) {
             (waiting.due, waiting.theirs) = (Instant::now() + TURN + spread(), true);
         }
+        None
     }
 
     /// The line of one that this member named is in the batch.
@@ -112,14 +113,16 @@ impl Doubts {
         self.unwritten.push(sequence);
     }
 
-    /// The journal holds all lines: the others may forget what they are about.
-    pub fn written(&mut self, client: Option<&Client>) {
-        for sequence in self.unwritten.drain(..) {
+    /// The journal holds all lines: the others may forget what they are about. Returns their numbers.
+    pub fn written(&mut self, client: Option<&Client>) -> Vec<i64> {
+        let written = std::mem::take(&mut self.unwritten);
+        for sequence in &written {
             let Some(client) = client else { continue };
             let told = format!("{sequence} {} {WRITTEN}", self.nonce);
             // A member that is not told names it as well.
             let _ = client.publish(subject_of_names(&self.plan), told.into()).now_or_never();
         }
+        written
     }
 
     /// The number in an advisory.
@@ -129,7 +132,20 @@ impl Doubts {
 
     /// Names an event, unless another member is quicker.
     pub fn add(&mut self, sequence: i64) {
-        self.waiting.push(Waiting { sequence, due: Instant::now() + spread(), theirs: false });
+        self.enter(sequence, spread());
+    }
+
+    /// Names an event at once: a register gave it to this member.
+    pub fn add_ours(&mut self, sequence: i64) {
+        self.enter(sequence, Duration::ZERO);
+    }
+
+    fn enter(&mut self, sequence: i64, after: Duration) {
+        // Once: the server may tell of it, and deliver it again as well.
+        if self.waiting.iter().any(|waiting| waiting.sequence == sequence) {
+            return;
+        }
+        self.waiting.push(Waiting { sequence, due: Instant::now() + after, theirs: false });
     }
 
     /// Whether all have been found or given up, or are for another member to name.
