@@ -81,7 +81,8 @@ impl Daemon {
             reach: reach(&config),
             ..InvokerConfig::default()
         };
-        let workers = Arc::new(Workers::start(config.invoker.workers, &invoker)?);
+        let workers = Workers::start(config.invoker.workers, &invoker)?;
+        let workers = Arc::new(workers.pausing(config.invoker.backoff_interval));
         let (index, router) = Router::new(router_options(&config));
         let (objects, connection) = objects(&config, connect).await?;
         let environment = Environment {

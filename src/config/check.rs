@@ -40,6 +40,7 @@ pub fn check(config: &DispatcherConfig) -> Vec<Finding> {
     found.duration("invoker.connect_timeout", invoker.connect_timeout, &(10 * MS..=60_000 * MS));
     found.duration("invoker.idle_timeout", invoker.idle_timeout, &(10 * MS..=hour));
     found.duration("invoker.timeout_margin", invoker.timeout_margin, &(Duration::ZERO..=hour));
+    found.duration("invoker.backoff_interval", invoker.backoff_interval, &(Duration::ZERO..=hour));
     found.duration("shutdown.grace", config.shutdown.grace, &(MS..=hour));
     found.size("invoker.max_response_bytes", invoker.max_response_bytes, &(0..=64 * MIB));
     found.size("memory.max_event_bytes", config.memory.max_event_bytes, &(MIB..=1 << 40));

@@ -5,6 +5,9 @@ use super::{check, model::DispatcherConfig};
 use std::{fmt, path::Path};
 use toml::{Table, Value, de::DeTable};
 
+/// Variables that Kubeless had for keys of all sources.
+const OF_KUBELESS: [(&str, &str); 1] = [("BACKOFF_INTERVAL", "invoker.backoff_interval")];
+
 /// Where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -171,8 +174,10 @@ fn read_file(text: &str, path: &str) -> Result<Table, Error> {
 
 /// The variables that are set for known keys.
 fn from_environment(variables: impl Fn(&str) -> Option<String>) -> Result<Vec<Override>, Error> {
-    let overrides = keys().into_iter().filter_map(|(key, _)| {
-        let name = variable_of(&key);
+    let own = keys().into_iter().map(|(key, _)| (variable_of(&key), key));
+    // Before the own name of the same key, which wins.
+    let names = OF_KUBELESS.iter().map(|(name, key)| ((*name).to_owned(), (*key).to_owned())).chain(own);
+    let overrides = names.filter_map(|(name, key)| {
         let value = variables(&name)?;
         Some(Override { key, value, origin: Origin::Variable(name) })
     });

@@ -202,6 +202,9 @@ pub struct InvokerConfig {
     pub timeout_margin: Duration,
     /// Calls to one function that may run at once, over all subscriptions of this process.
     pub max_in_flight_per_function: usize,
+    /// Longest pause of a subscription after a call that failed; zero: none. `BACKOFF_INTERVAL` sets it too, as in Kubeless.
+    #[serde(with = "duration")]
+    pub backoff_interval: Duration,
 }
 
 impl Default for InvokerConfig {
@@ -213,6 +216,7 @@ impl Default for InvokerConfig {
             max_response_bytes: 64 * 1024,
             timeout_margin: Duration::from_secs(5),
             max_in_flight_per_function: 64,
+            backoff_interval: Duration::ZERO,
         }
     }
 }

@@ -259,6 +259,7 @@ impl<N> Flow<N> {
         self.recorder.end(ending);
         self.release(call.weight);
         self.subscription.conservation().finished(1);
+        self.subscription.ended(ending.outcome);
         self.offer(call.original.as_ref(), ending);
     }
 

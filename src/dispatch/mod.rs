@@ -2,6 +2,7 @@
 //! hands decoded events to its [`Subscription`] and writes the claim when asked. Must never start a call that was
 //! not claimed, and never let an event go without an outcome.
 
+pub mod backoff;
 pub mod dead_letter;
 pub mod flow;
 pub mod judge;

@@ -2,6 +2,7 @@
 //! source's thread and readers. Must never be held up by another subscription.
 
 use super::{
+    backoff::Backoff,
     judge::Judging,
     recorder::Recorder,
     settings::Settings,
@@ -9,6 +10,7 @@ use super::{
 };
 use crate::{
     claims::{self, Answer, Claimed, lease::StartLease, window::Window},
+    clock,
     cluster::target::{ObjectRef, TargetCell},
     event::{Event, headers::HeaderTemplate},
     invoker::Call,
@@ -66,6 +68,7 @@ pub struct Subscription {
     conservation: Arc<Conservation>,
     metrics: SubscriptionMetrics,
     connected: AtomicBool,
+    backoff: Backoff,
     pauses: AtomicU64,
 }
 
@@ -105,6 +108,7 @@ impl Subscription {
             template: Arc::new(parts.template),
             window: parts.window,
             journal: parts.journal,
+            backoff: Backoff::new(parts.workers.backoff_interval()),
             workers: parts.workers,
             conservation: Arc::new(Conservation::default()),
             metrics,
@@ -203,10 +207,17 @@ impl Subscription {
         )
     }
 
-    /// Whether anything may be claimed at all: not paused, and the function has a ready endpoint (rule 4: a function
-    /// that is absent costs no event).
+    /// Whether anything may be claimed at all: not paused, no pause after a failure, and the function has a ready endpoint
+    /// (rule 4: a function that is absent costs no event).
     pub fn may_claim(&self) -> bool {
-        !self.settings.load().paused && !self.target.load().endpoints.is_empty()
+        !self.settings.load().paused
+            && !self.backoff.holds(clock::boot_ms())
+            && !self.target.load().endpoints.is_empty()
+    }
+
+    /// A call ended, and its outcome may ask for a pause.
+    pub fn ended(&self, outcome: Outcome) {
+        self.backoff.ended(outcome, clock::boot_ms());
     }
 
     /// A judge for one batch.

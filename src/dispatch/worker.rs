@@ -90,6 +90,7 @@ pub struct Chain {
 pub struct Workers {
     // Unbounded, because every chain in it was claimed within its subscription's claim window. A thread ends with its queue.
     queues: Vec<tokio_mpsc::UnboundedSender<Vec<Chain>>>,
+    backoff_interval: Duration,
 }
 
 impl Workers {
@@ -119,7 +120,18 @@ impl Workers {
             start.recv().map_err(|_| std::io::Error::other("a worker thread ended at once"))??;
             queues.push(queue);
         }
-        Ok(Self { queues })
+        Ok(Self { queues, backoff_interval: Duration::ZERO })
+    }
+
+    /// With pauses of subscriptions after calls that failed, `longest` at most.
+    #[must_use]
+    pub fn pausing(self, longest: Duration) -> Self {
+        Self { backoff_interval: longest, ..self }
+    }
+
+    /// Longest pause of a subscription after a call that failed; zero: none.
+    pub fn backoff_interval(&self) -> Duration {
+        self.backoff_interval
     }
 
     /// Hands chains to the worker of `shard` (any number; equal numbers go to the same thread).

@@ -1,6 +1,7 @@
 //! Fast tests: no outside process, no network beyond loopback, no sleeps as synchronisation.
 
 mod admin;
+mod backoff;
 mod cli;
 mod cli_functions;
 mod compatibility;
