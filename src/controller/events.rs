@@ -7,10 +7,12 @@ use kube::{
 };
 
 use super::apply::MANAGER;
-use crate::api::conditions::{find, types};
+use crate::api::conditions::{find, reasons, types};
 
 /// Longest note that the API server takes.
 const LONGEST_NOTE: usize = 1000;
+/// What the beginning of a function's Pods is called.
+const STARTING: &str = "Starting";
 
 /// Writes Events.
 #[derive(Clone)]
@@ -34,8 +36,9 @@ impl Announcer {
     pub async fn transitions(&self, about: &ObjectReference, before: &[Condition], after: &[Condition]) {
         for kind in [types::ACCEPTED, types::DEPLOYED, types::READY] {
             let Some(now) = find(after, kind) else { continue };
-            let Some(event) = transition(find(before, kind), now) else { continue };
-            let good = now.status != "False";
+            let before = find(before, kind);
+            let Some(event) = transition(before, now) else { continue };
+            let good = now.status != "False" || is_starting(before, now);
             let type_ = if good { EventType::Normal } else { EventType::Warning };
             self.publish(Some(about), type_, &event, &now.message).await;
         }
@@ -69,7 +72,44 @@ fn transition(before: Option<&Condition>, now: &Condition) -> Option<String> {
         _ if same => None,
         "True" if now.type_ == types::ACCEPTED => None,
         "True" => Some(now.type_.clone()),
+        "False" if is_starting(before, now) => Some(STARTING.to_owned()),
         "False" => Some(now.reason.clone()),
         _ => None,
+    }
+}
+
+/// Pods that are not there yet, of something that was not ready before: nothing is wrong.
+fn is_starting(before: Option<&Condition>, now: &Condition) -> bool {
+    now.reason == reasons::TOO_FEW_REPLICAS && before.is_none_or(|before| before.status != "True")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+
+    fn ready(status: &str, reason: &str) -> Condition {
+        Condition {
+            type_: types::READY.to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            message: String::new(),
+            last_transition_time: Time(Timestamp::UNIX_EPOCH),
+            observed_generation: None,
+        }
+    }
+
+    #[test]
+    fn pods_that_are_not_there_yet_are_no_warning_and_pods_that_go_are_one() {
+        let few = ready("False", reasons::TOO_FEW_REPLICAS);
+        for before in [None, Some(ready("Unknown", reasons::PENDING)), Some(ready("False", reasons::INVALID))]
+        {
+            assert!(is_starting(before.as_ref(), &few), "{before:?}");
+            assert_eq!(transition(before.as_ref(), &few).as_deref(), Some(STARTING));
+        }
+        let before = ready("True", reasons::ALL_GOOD);
+        assert!(!is_starting(Some(&before), &few));
+        assert_eq!(transition(Some(&before), &few).as_deref(), Some(reasons::TOO_FEW_REPLICAS));
+        assert!(!is_starting(None, &ready("False", reasons::PODS_FAILING)));
     }
 }
