@@ -3,6 +3,7 @@
 use crate::cli::{
     Exit, Message, Publisher, UsageError, Wiring,
     output::{self, talk},
+    progress::Progress,
 };
 use anyhow::Context;
 use std::{
@@ -102,7 +103,11 @@ pub fn run(args: &Args, wiring: &dyn Wiring) -> anyhow::Result<Exit> {
     let mut publisher = wiring.publisher(&servers)?;
     let sent = match &args.file {
         None => {
-            let positions = publisher.publish(vec![single(args, headers)?])?;
+            let message = single(args, headers)?;
+            let waiting = Progress::start(&format!("waiting for {servers} to take the event (15 s at most)"));
+            let positions = publisher.publish(vec![message]);
+            drop(waiting);
+            let positions = positions?;
             let mut out = output::stdout();
             positions.iter().try_for_each(|position| writeln!(out, "{position}"))?;
             positions.len()
@@ -127,7 +132,10 @@ fn of_file(
         if waiting.is_empty() {
             return Ok(0);
         }
-        let positions = publisher.publish(std::mem::take(waiting))?;
+        let progress = Progress::start("waiting for the broker to take events (15 s at most)");
+        let positions = publisher.publish(std::mem::take(waiting));
+        drop(progress);
+        let positions = positions?;
         if args.positions {
             positions.iter().try_for_each(|position| writeln!(out, "{position}"))?;
         }

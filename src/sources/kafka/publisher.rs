@@ -3,6 +3,7 @@
 use crate::sources::{Error, Outgoing, Publisher};
 use rdkafka::{
     ClientConfig, ClientContext, Message,
+    error::{KafkaError, RDKafkaErrorCode},
     message::{DeliveryResult, Header, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, Producer, ProducerContext},
 };
@@ -16,7 +17,7 @@ const WAIT: Duration = Duration::from_secs(15);
 
 #[derive(Default)]
 struct Delivered {
-    results: Mutex<Vec<(usize, Result<String, String>)>>,
+    results: Mutex<Vec<(usize, Result<String, KafkaError>)>>,
 }
 
 struct Context(Arc<Delivered>);
@@ -29,7 +30,7 @@ impl ProducerContext for Context {
     fn delivery(&self, result: &DeliveryResult<'_>, index: Box<usize>) {
         let result = match result {
             Ok(m) => Ok(format!("{}/{}/{}", m.topic(), m.partition(), m.offset())),
-            Err((error, _)) => Err(error.to_string()),
+            Err((error, _)) => Err(error.clone()),
         };
         self.0.results.lock().unwrap_or_else(PoisonError::into_inner).push((*index, result));
     }
@@ -37,6 +38,7 @@ impl ProducerContext for Context {
 
 /// An idempotent producer.
 pub struct KafkaPublisher {
+    brokers: String,
     producer: BaseProducer<Context>,
     delivered: Arc<Delivered>,
 }
@@ -58,7 +60,7 @@ impl KafkaPublisher {
             .set("message.timeout.ms", WAIT.as_millis().to_string())
             .set("linger.ms", "5")
             .create_with_context(Context(Arc::clone(&delivered)))?;
-        Ok(Self { producer, delivered })
+        Ok(Self { brokers: brokers.to_owned(), producer, delivered })
     }
 
     fn send(&self, index: usize, message: &Outgoing) -> Result<(), Error> {
@@ -83,8 +85,25 @@ impl KafkaPublisher {
     }
 }
 
-fn is_queue_full(error: &rdkafka::error::KafkaError) -> bool {
-    error.rdkafka_error_code() == Some(rdkafka::error::RDKafkaErrorCode::QueueFull)
+fn is_queue_full(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull)
+}
+
+/// What no broker acknowledged in time was most often never asked.
+fn unacknowledged(brokers: &str) -> Error {
+    format!(
+        "no broker at {brokers} acknowledged it within {} s: is it running, and do the addresses that it advertises \
+         (advertised.listeners) reach it from here? Inside a cluster only Pods may reach it",
+        WAIT.as_secs()
+    )
+    .into()
+}
+
+fn explain(brokers: &str, error: KafkaError) -> Error {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::MessageTimedOut | RDKafkaErrorCode::AllBrokersDown) => unacknowledged(brokers),
+        _ => error.into(),
+    }
 }
 
 impl Publisher for KafkaPublisher {
@@ -100,10 +119,9 @@ impl Publisher for KafkaPublisher {
             std::mem::take(&mut *self.delivered.results.lock().unwrap_or_else(PoisonError::into_inner));
         results.sort_by_key(|(index, _)| *index);
         if results.len() < messages.len() {
-            return Err(
-                format!("{} of {} messages acknowledged in time", results.len(), messages.len()).into()
-            );
+            let some = format!("{} of {} messages were acknowledged; ", results.len(), messages.len());
+            return Err(format!("{some}{}", unacknowledged(&self.brokers)).into());
         }
-        results.into_iter().map(|(_, r)| r.map_err(Error::from)).collect()
+        results.into_iter().map(|(_, result)| result.map_err(|error| explain(&self.brokers, error))).collect()
     }
 }
