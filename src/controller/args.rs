@@ -110,12 +110,16 @@ impl ControllerArgs {
         Ok(LogOptions { format, filter: self.log_level.clone() })
     }
 
-    /// The operator's choices.
-    pub fn choices(&self) -> Choices {
+    /// The operator's choices, for an installation in the namespace `home`.
+    pub fn choices(&self, home: &str) -> Choices {
         Choices {
             image: self.image.clone(),
             floor: self.pod_security,
-            gateways: Gateways { ingress_class: self.ingress_class.clone(), parent: self.gateway.clone() },
+            gateways: Gateways {
+                ingress_class: self.ingress_class.clone(),
+                parent: self.gateway.clone(),
+                home: home.to_owned(),
+            },
             cluster_domain: self.cluster_domain.clone(),
         }
     }

@@ -64,6 +64,10 @@ pub struct Context {
     pub metrics: ControllerMetrics,
     /// Passes that failed in a row, by object.
     pub failures: Failures,
+    /// The one namespace that is watched; `None`: all.
+    pub scope: Option<String>,
+    /// Told when an object may have left something behind that the cluster does not collect.
+    pub leftovers: tokio::sync::Notify,
 }
 
 impl Context {

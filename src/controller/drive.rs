@@ -74,6 +74,8 @@ pub async fn drive<S: Subject>(parts: Parts, stop: CancellationToken) {
         choices: parts.choices.clone(),
         metrics,
         failures: Failures::default(),
+        scope: parts.scope.clone(),
+        leftovers: tokio::sync::Notify::new(),
     });
     let config = controller::Config::default().concurrency(parts.workers).debounce(DEBOUNCE);
     let mut running = Controller::for_stream_with(main.touched, main.store.clone(), resource::<S>())
@@ -98,6 +100,7 @@ pub async fn drive<S: Subject>(parts: Parts, stop: CancellationToken) {
     let passes = passes.for_each(move |pass| {
         if let Err(controller::Error::ObjectNotFound(gone)) = pass {
             forget.failures.forget(&format!("{}/{}", gone.namespace.unwrap_or_default(), gone.name));
+            forget.leftovers.notify_one();
         }
         std::future::ready(())
     });

@@ -42,6 +42,8 @@ const WATCH: &[&str] = &["list", "watch"];
 /// What stays as long as its owner does, and goes by its owner reference.
 const LASTING: &[&str] = &["get", "list", "watch", "create", "patch"];
 const CHILD: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
+/// What stands in another namespace than its owner: nothing but us takes it away.
+const ELSEWHERE: &[&str] = &["get", "list", "create", "patch", "delete"];
 const OPTIONAL: &[&str] = &["get", "create", "patch", "delete"];
 
 macro_rules! permissions {
@@ -72,6 +74,8 @@ permissions! {
     HTTP Functions "networking.k8s.io" "ingresses" CHILD, "ways from outside";
     HTTP Functions "gateway.networking.k8s.io" "httproutes" OPTIONAL, "ways from outside, Gateway API";
     HTTP Functions "traefik.io" "middlewares" OPTIONAL, "authentication and CORS of traefik";
+    HTTP Own "networking.k8s.io" "ingresses" ELSEWHERE, "ways to the dispatcher";
+    HTTP Own "gateway.networking.k8s.io" "httproutes" ELSEWHERE, "ways to the dispatcher, Gateway API";
     CRON Functions "kubeless.io" "cronjobtriggers" &["list", "watch", "patch"], "cron triggers, tied to their functions";
     CRON Functions "kubeless.io" "cronjobtriggers/status" &["patch"], "conditions";
     CRON Functions "batch" "cronjobs" CHILD, "calls by the clock";
@@ -131,35 +135,6 @@ const fn guarded(
     Permission { roles, place: Place::Functions, group, resource: Cow::Borrowed(resource), verbs, why }
 }
 
-/// Rights that a user's whole way on a cluster does not show in the API server's audit log.
-#[derive(Clone, Copy, Debug)]
-pub struct Reserved {
-    /// Service account.
-    pub account: &'static str,
-    /// Verbs.
-    pub verbs: &'static [&'static str],
-    /// `group/resource`, the core group being empty; `*` is every resource that the verb is granted for.
-    pub resources: &'static [&'static str],
-    /// Why they are granted all the same.
-    pub why: &'static str,
-}
-
-/// All of them, of both programs: a test holds them against what was granted and never asked for.
-pub const RESERVED: &[Reserved] = &[
-    Reserved {
-        account: "kubeless-dispatcher",
-        verbs: &["list"],
-        resources: &["*"],
-        why: "the first list of a watch, from API servers that do not stream it",
-    },
-    Reserved {
-        account: "kubeless-dispatcher",
-        verbs: &["delete"],
-        resources: &["coordination.k8s.io/leases"],
-        why: "registers of sources that have none of their own: what is no more, and a replica that leaves",
-    },
-];
-
 /// The table as a page of the documentation.
 pub fn page(triggers: &[TriggerKind]) -> String {
     let mut page = String::from(
@@ -169,29 +144,15 @@ pub fn page(triggers: &[TriggerKind]) -> String {
     );
     table(&mut page, &used(triggers));
     page.push_str(
-        "\nEach right that `deploy/kustomize/base` grants the controller was seen in the API server's audit log on the walk of \
-         `tests/real/cluster_walk` (install, take over, deploy, trigger, edit, delete), and nothing was refused.\n\n\
+        "\nEach right that `deploy/kustomize/base` grants, to the controller and to the dispatcher, was seen in the API server's audit \
+         log on the walk of `tests/real/cluster_walk` (install, take over, deploy, triggers of every kind, edit, delete), and nothing \
+         was refused: what is granted and not used is nothing.\n\n\
          ## Where owner references are guarded\n\nOpenShift, and any API server with the admission plugin \
          `OwnerReferencesPermissionEnforcement`, lets only those set an owner reference who may delete the object, and only \
          those let it block a deletion who may update the owner's finalizers. No request of ours asks for these rights, so that \
          only `overlays/openshift` grants them.\n\n",
     );
     table(&mut page, GUARDED_OWNERS);
-    page.push_str(
-        "\n## Granted and seldom used\n\nWhat that walk does not show of what is granted.\n\n\
-         | account | verbs | resources | why |\n|---|---|---|---|\n",
-    );
-    for reserved in RESERVED {
-        let resources: Vec<&str> =
-            reserved.resources.iter().map(|name| name.trim_start_matches('/')).collect();
-        page.push_str(&format!(
-            "| {} | {} | {} | {} |\n",
-            reserved.account,
-            reserved.verbs.join(", "),
-            resources.join(", ").replace('*', "all that are granted"),
-            reserved.why
-        ));
-    }
     page
 }
 

@@ -94,6 +94,7 @@ pub async fn run(
         trouble: metrics.config_problem.clone(),
     };
     let election_stop = CancellationToken::new();
+    let choices = arguments.choices(&location.namespace);
     let lease = LeaseSettings {
         namespace: location.namespace,
         name: arguments.lease_name(),
@@ -111,7 +112,7 @@ pub async fn run(
         watches: connection.watches,
         scope: arguments.functions_namespace.clone(),
         settings,
-        choices: arguments.choices(),
+        choices,
         announcer,
         workers: arguments.workers,
     };

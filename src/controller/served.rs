@@ -34,15 +34,23 @@ impl Served {
         if let Some((_, answer)) = known.filter(|(at, _)| at.elapsed() < FRESH) {
             return Ok(answer);
         }
-        let (group, version, name, plural) = kind.names();
-        let answer = match self.client.list_api_group_resources(&format!("{group}/{version}")).await {
-            Ok(list) => list.resources.iter().any(|resource| resource.name == plural),
-            Err(kube::Error::Api(status)) if status.code == 404 => false,
-            Err(error) => return Err(Error::api(format!("ask whether there are {name}s"))(error)),
-        };
+        let answer = self.ask(kind).await?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert(kind, (Instant::now(), answer));
         Ok(answer)
+    }
+
+    /// As [`Self::has`], by an answer that is neither kept nor was: for who asks seldom.
+    ///
+    /// # Errors
+    /// As [`Self::has`].
+    pub async fn ask(&self, kind: Kind) -> Result<bool, Error> {
+        let (group, version, name, plural) = kind.names();
+        match self.client.list_api_group_resources(&format!("{group}/{version}")).await {
+            Ok(list) => Ok(list.resources.iter().any(|resource| resource.name == plural)),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+            Err(error) => Err(Error::api(format!("ask whether there are {name}s"))(error)),
+        }
     }
 
     /// As [`Self::has`], but a kind that is missing is an error.

@@ -22,6 +22,7 @@ use kubeless::{
         cron_job,
         deployment::{self, Input},
         exposure::{self, Gateways},
+        passage,
         runtime::{Chosen, Defaults},
         security::Floor,
         service,
@@ -487,8 +488,12 @@ fn http(spec: Value, annotations: Value) -> http_trigger::HTTPTrigger {
     (*typed).clone()
 }
 
+fn gateways() -> Gateways {
+    Gateways { ingress_class: None, parent: Some("infra/main".to_owned()), home: "kubeless".to_owned() }
+}
+
 fn ways(spec: Value, annotations: Value) -> Result<Vec<Value>, Violation> {
-    let gateways = Gateways { ingress_class: None, parent: Some("infra/main".to_owned()) };
+    let gateways = gateways();
     let port = read(plain()).service_port();
     let made = exposure::exposure(&http(spec, annotations), &port, &gateways)?;
     Ok(made.into_iter().map(|object| object.value).collect())
@@ -638,4 +643,46 @@ fn names_stay_within_what_kubernetes_takes() {
     let object = Object::new(Kind::Service, &json!({"metadata": {"name": "a"}, "status": {"x": 1}})).unwrap();
     assert!(object.value.get("status").is_none());
     assert_eq!(object.value["metadata"]["annotations"][desired::APPLIED].as_str().map(str::len), Some(32));
+}
+
+#[test]
+fn a_way_to_the_dispatcher_stands_beside_it_and_says_nothing_of_its_own() {
+    let trigger = |spec: Value| {
+        let mut trigger = http(spec, json!({"nginx.ingress.kubernetes.io/server-snippet": "x", "mine": "m"}));
+        trigger.metadata.namespace = Some("shop".to_owned());
+        trigger
+    };
+    let made = |spec: Value| passage::passage(&trigger(spec), &gateways()).map(|object| object.value);
+    let spec = json!({"function-name": "hello", "host-name": "a.example", "path": "x", "gateway": "nginx", "tls": true});
+    let ingress = made(spec).unwrap();
+    let meta = &ingress["metadata"];
+    assert_eq!((&meta["namespace"], &meta["name"]), (&json!("kubeless"), &json!("shop.web")));
+    assert!(
+        meta.get("ownerReferences").is_none(),
+        "an owner of another namespace would have it collected: {meta}"
+    );
+    assert_eq!(meta["labels"]["kubeless.io/trigger-namespace"], "shop");
+    let said = meta["annotations"].as_object().unwrap();
+    assert!(!said.contains_key("mine") && !said.keys().any(|name| name.ends_with("snippet")), "{said:?}");
+    assert!(
+        !said.keys().any(|name| name.ends_with("rewrite-target")),
+        "the dispatcher knows triggers by path: {said:?}"
+    );
+    assert_eq!(said["nginx.ingress.kubernetes.io/proxy-next-upstream"], "off");
+    let service = json!({"service": {"name": "kubeless-dispatcher", "port": {"number": 80}}});
+    assert_eq!(ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"], service);
+    assert_eq!(ingress["spec"]["tls"][0]["secretName"], "shop.web-tls");
+
+    let route = made(json!({"function-name": "hello", "gateway": "gateway-api"})).unwrap();
+    let backend = json!([{"name": "kubeless-dispatcher", "port": 80}]);
+    assert_eq!(route["spec"]["rules"][0]["backendRefs"], backend);
+    for field in ["tls-secret", "basic-auth-secret"] {
+        let refused = made(json!({"function-name": "hello", "gateway": "nginx", field: "mine"})).unwrap_err();
+        assert_eq!(refused.path, format!("/spec/{field}"));
+    }
+    // At home the cluster collects it.
+    let mut home = trigger(json!({"function-name": "hello"}));
+    home.metadata.namespace = Some("kubeless".to_owned());
+    let home = passage::passage(&home, &gateways()).unwrap().value;
+    assert_eq!(home["metadata"]["ownerReferences"][0]["kind"], "HTTPTrigger");
 }

@@ -390,3 +390,44 @@ fn malformed_triggers_are_told_by_whoever_acts_on_them() {
     });
     drop(controller);
 }
+
+#[test]
+fn a_way_to_the_dispatcher_goes_with_its_trigger_across_namespaces() {
+    let api = server();
+    let (own, namespace) = (api.namespace("home"), api.namespace("tenant"));
+    configure(api, &own, &images("run:1"));
+    let controller = Controller::start_in(&api.kubeconfig(), &own, &namespace, &[]);
+    let apply = |name: &str, through: &str| {
+        let spec = json!({"function-name": "f", "path": name, "delivery": {"through": through}});
+        let object = json!({"apiVersion": "kubeless.io/v1beta1", "kind": "HTTPTrigger", "metadata": {"name": name}, "spec": spec});
+        api.apply(&namespace, &object.to_string());
+    };
+    let way = |name: &str| format!("ingresses/{namespace}.{name}");
+    let made = |name: &str| wait::until("the way", PATIENCE, || try_get(api, &own, &way(name)));
+    let gone = |name: &str| {
+        wait::until("the way to go", PATIENCE, || try_get(api, &own, &way(name)).is_none().then_some(()));
+    };
+    // Somebody else's of the same kind beside them.
+    let foreign = json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "foreign",
+        "labels": {"created-by": "kubeless", "kubeless.io/trigger-namespace": "elsewhere"}},
+        "spec": {"defaultBackend": {"service": {"name": "s", "port": {"number": 1}}}}});
+    api.apply(&own, &foreign.to_string());
+    for name in ["edited", "deleted", "late"] {
+        apply(name, "Dispatcher");
+    }
+    let path = made("edited")["spec"]["rules"][0]["http"]["paths"][0]["path"].clone();
+    assert_eq!(path, "/edited");
+    made("deleted");
+    made("late");
+    apply("edited", "Ingress");
+    gone("edited");
+    api.kubectl(&["delete", "-n", &namespace, "httptriggers.kubeless.io/deleted"]);
+    gone("deleted");
+    // One that goes while no controller runs.
+    controller.stop();
+    api.kubectl(&["delete", "-n", &namespace, "httptriggers.kubeless.io/late"]);
+    let controller = Controller::start_in(&api.kubeconfig(), &own, &namespace, &[]);
+    gone("late");
+    assert!(try_get(api, &own, "ingresses/foreign").is_some(), "not this controller's to look after");
+    controller.stop();
+}

@@ -6,7 +6,6 @@
 
 use futures_util::TryStreamExt as _;
 use kube::{
-    Client,
     api::{DynamicObject, ListParams, WatchEvent, WatchParams},
     core::{ObjectList, Request},
 };
@@ -24,7 +23,7 @@ use crate::{
     cluster::client::{Connection, explain},
 };
 
-/// Objects of one page, where lists cannot be streamed.
+/// Objects of one page of a list.
 const PAGE: u32 = 500;
 /// Length of one watch in seconds, as asked of the server; spread so that not all end at once.
 const WATCH_SECONDS: std::ops::Range<u32> = 240..300;
@@ -34,8 +33,6 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_
 const MISSING_PAUSE: Duration = Duration::from_secs(10);
 /// A watch that was closed earlier than this counts as failed: no busy loop.
 const SHORTEST_WATCH: Duration = Duration::from_secs(1);
-/// Mark of the bookmark that ends a streamed list.
-const LIST_END: &str = "k8s.io/initial-events-end";
 /// Longest description of one object's faults in the log.
 const LOGGED_FAULTS: usize = 3;
 
@@ -50,8 +47,6 @@ pub(super) struct Session {
     silence: Duration,
     /// Where the next watch begins; `None`: with a list.
     position: Option<String>,
-    /// Whether the server streams lists; false once it has said that it does not.
-    streams_lists: bool,
 }
 
 impl Session {
@@ -64,7 +59,7 @@ impl Session {
     ) -> Self {
         use kube::Resource as _;
         let path = DynamicObject::url_path(&feed.subject().resource(), health.namespace.as_deref());
-        Self { connection, path, feed, health, out, silence, position: None, streams_lists: true }
+        Self { connection, path, feed, health, out, silence, position: None }
     }
 
     /// Lists and watches until `stop`, or until nobody listens any more.
@@ -121,34 +116,20 @@ impl Session {
 
     /// One list, if one is needed, and one watch to its end.
     async fn attempt(&mut self) -> Result<(), Ending> {
-        let mut listing = self.position.is_none();
-        if listing && !self.streams_lists {
-            self.list_by_pages().await?;
-            listing = false;
+        if self.position.is_none() {
+            self.list().await?;
         }
         let position = self.position.clone().unwrap_or_default();
         let parameters = WatchParams {
             label_selector: self.feed.subject().selector().map(str::to_owned),
             timeout: Some(fastrand::u32(WATCH_SECONDS)),
-            send_initial_events: listing,
             ..WatchParams::default()
         };
         let request = Request::new(self.path.as_str()).watch(&parameters, &position);
         let request = request.map_err(|error| Ending::Refused(error.to_string()))?;
         let opened = self.connection.watches.request_events::<Value>(request).await;
-        let mut events = match opened {
-            Ok(events) => pin!(events),
-            Err(error) if listing && is_no_streaming(&error) => {
-                // The caller's next round lists by pages.
-                self.streams_lists = false;
-                return Ok(());
-            }
-            Err(error) => return Err(ending(&error)),
-        };
+        let mut events = pin!(opened.map_err(|error| ending(&error))?);
         self.heard();
-        if listing {
-            self.feed.hear(Heard::ListBegins);
-        }
         loop {
             let next = tokio::time::timeout(self.silence, events.try_next()).await;
             let event = match next {
@@ -158,7 +139,7 @@ impl Session {
                 Ok(Ok(Some(event))) => event,
             };
             self.heard();
-            self.event(event, &mut listing).await?;
+            self.event(event).await?;
         }
     }
 
@@ -168,9 +149,8 @@ impl Session {
         }
     }
 
-    async fn event(&mut self, event: WatchEvent<Value>, listing: &mut bool) -> Result<(), Ending> {
+    async fn event(&mut self, event: WatchEvent<Value>) -> Result<(), Ending> {
         let heard = match event {
-            WatchEvent::Added(object) | WatchEvent::Modified(object) if *listing => Heard::Listed(object),
             WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                 self.advance(version_of(&object));
                 Heard::Applied(object)
@@ -180,21 +160,13 @@ impl Session {
                 Heard::Deleted(object)
             }
             WatchEvent::Bookmark(bookmark) => {
-                let ends_list = *listing && bookmark.metadata.annotations.contains_key(LIST_END);
                 let version = bookmark.metadata.resource_version;
                 if self.went_back(&version) {
                     self.feed.distrust();
                     return Err(Ending::Expired);
                 }
-                if !ends_list {
-                    if !*listing {
-                        self.advance(version);
-                    }
-                    return Ok(());
-                }
-                *listing = false;
-                self.position = Some(version);
-                return self.list_ended().await;
+                self.advance(version);
+                return Ok(());
             }
             WatchEvent::Error(status) => return Err(ending(&kube::Error::Api(status))),
         };
@@ -216,14 +188,17 @@ impl Session {
         position.zip(number(version)).is_some_and(|(position, version)| version < position)
     }
 
-    async fn list_by_pages(&mut self) -> Result<(), Ending> {
+    /// Consistent: without a resource version the server answers with what etcd has. Lists that are streamed are not asked for:
+    /// one way for every server, and each right that it takes is used.
+    async fn list(&mut self) -> Result<(), Ending> {
         self.feed.hear(Heard::ListBegins);
         let mut parameters = ListParams { limit: Some(PAGE), ..ListParams::default() };
         parameters.label_selector = self.feed.subject().selector().map(str::to_owned);
         loop {
             let request = Request::new(self.path.as_str()).list(&parameters);
             let request = request.map_err(|error| Ending::Refused(error.to_string()))?;
-            let page = list(&self.connection.client, request).await.map_err(|error| ending(&error))?;
+            let page: ObjectList<Value> =
+                self.connection.client.request(request).await.map_err(|error| ending(&error))?;
             self.heard();
             for object in page.items {
                 self.feed.hear(Heard::Listed(object));
@@ -268,18 +243,9 @@ impl Session {
     }
 }
 
-async fn list(client: &Client, request: http::Request<Vec<u8>>) -> Result<ObjectList<Value>, kube::Error> {
-    client.request(request).await
-}
-
 fn version_of(object: &Value) -> String {
     let version = object.pointer("/metadata/resourceVersion").and_then(Value::as_str);
     version.unwrap_or_default().to_owned()
-}
-
-/// Servers before 1.32 (and those that switched it off) refuse streamed lists as an invalid parameter.
-fn is_no_streaming(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if matches!(status.code, 400 | 422))
 }
 
 fn ending(error: &kube::Error) -> Ending {

@@ -30,6 +30,15 @@ pub struct Gateways {
     pub ingress_class: Option<String>,
     /// Gateway (`namespace/name`) of triggers with `gateway: gateway-api`.
     pub parent: Option<String>,
+    /// Namespace of the installation, where the dispatcher is reached.
+    pub home: String,
+}
+
+/// As what a way is made and where it leads: its own metadata, and a Service of its namespace.
+pub(super) struct Way {
+    pub(super) metadata: ObjectMeta,
+    pub(super) service: String,
+    pub(super) port: u16,
 }
 
 /// What opens the way, in the order in which it is to be made: protection first.
@@ -41,19 +50,32 @@ pub fn exposure(
     port: &ServicePort,
     gateways: &Gateways,
 ) -> Result<Vec<Object>, Violation> {
+    let way = |annotations| Way {
+        metadata: metadata(trigger, annotations),
+        service: trigger.spec.function_name.clone(),
+        port: port.port,
+    };
     let made = if trigger.spec.gateway == GATEWAY_API {
-        vec![Object::new(Kind::HttpRoute, &http_route(trigger, port, gateways)?)]
+        let way = way(annotations(&trigger.metadata));
+        vec![Object::new(Kind::HttpRoute, &http_route(trigger, &way, gateways)?)]
     } else {
         let mut made = Vec::new();
         for (name, spec) in middlewares(trigger) {
             let meta = ObjectMeta { name: Some(name), ..metadata(trigger, BTreeMap::new()) };
             made.push(Object::new(Kind::Middleware, &json!({ "metadata": meta, "spec": spec })));
         }
-        made.push(Object::new(Kind::Ingress, &ingress(trigger, port, gateways)?));
+        made.push(Object::new(
+            Kind::Ingress,
+            &ingress(trigger, way(ingress_annotations(trigger)?), gateways),
+        ));
         made
     };
-    let broken = |error: serde_json::Error| Violation::new("", error.to_string(), "report this as a defect");
     made.into_iter().collect::<Result<_, _>>().map_err(broken)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "as map_err hands it over")]
+pub(super) fn broken(error: serde_json::Error) -> Violation {
+    Violation::new("", error.to_string(), "report this as a defect")
 }
 
 /// Where the function is reached; `None` without a host name.
@@ -63,7 +85,7 @@ pub fn url(trigger: &HTTPTrigger) -> Option<String> {
     (!spec.host_name.is_empty()).then(|| format!("{scheme}://{}/{}", spec.host_name, spec.path))
 }
 
-fn metadata(trigger: &HTTPTrigger, own_annotations: BTreeMap<String, String>) -> ObjectMeta {
+pub(super) fn metadata(trigger: &HTTPTrigger, own_annotations: BTreeMap<String, String>) -> ObjectMeta {
     let mut labels = trigger.metadata.labels.clone().unwrap_or_default();
     labels.insert(CREATED_BY.0.to_owned(), CREATED_BY.1.to_owned());
     labels.insert(FUNCTION_LABEL.to_owned(), trigger.spec.function_name.clone());
@@ -77,9 +99,8 @@ fn metadata(trigger: &HTTPTrigger, own_annotations: BTreeMap<String, String>) ->
     }
 }
 
-fn ingress(trigger: &HTTPTrigger, port: &ServicePort, gateways: &Gateways) -> Result<Ingress, Violation> {
+pub(super) fn ingress(trigger: &HTTPTrigger, way: Way, gateways: &Gateways) -> Ingress {
     let spec = &trigger.spec;
-    let annotations = ingress_annotations(trigger)?;
     let class = spec.ingress_class_name.clone();
     let class = class.or_else(|| Some(spec.gateway.clone()).filter(|name| !name.is_empty()));
     let class = class.or_else(|| gateways.ingress_class.clone());
@@ -87,16 +108,18 @@ fn ingress(trigger: &HTTPTrigger, port: &ServicePort, gateways: &Gateways) -> Re
     let plain = path.chars().all(|c| c.is_ascii_alphanumeric() || PLAIN.contains(c));
     let backend = IngressBackend {
         service: Some(IngressServiceBackend {
-            name: spec.function_name.clone(),
-            port: Some(ServiceBackendPort { number: Some(i32::from(port.port)), name: None }),
+            name: way.service,
+            port: Some(ServiceBackendPort { number: Some(i32::from(way.port)), name: None }),
         }),
         resource: None,
     };
     let host = Some(spec.host_name.clone()).filter(|host| !host.is_empty());
-    let secret = if spec.tls { tls_secret(trigger) } else { spec.tls_secret.clone() };
-    Ok(Ingress {
+    let own_secret = || format!("{}-tls", way.metadata.name.as_deref().unwrap_or_default());
+    let secret = if spec.tls { own_secret() } else { spec.tls_secret.clone() };
+    let annotated = way.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(OLD_CLASS));
+    Ingress {
         spec: Some(IngressSpec {
-            ingress_class_name: class.filter(|_| !annotations.contains_key(OLD_CLASS)),
+            ingress_class_name: class.filter(|_| !annotated),
             rules: Some(vec![IngressRule {
                 host: host.clone(),
                 http: Some(HTTPIngressRuleValue {
@@ -111,13 +134,9 @@ fn ingress(trigger: &HTTPTrigger, port: &ServicePort, gateways: &Gateways) -> Re
                 .then(|| vec![IngressTLS { hosts: host.map(|host| vec![host]), secret_name: Some(secret) }]),
             default_backend: None,
         }),
-        metadata: metadata(trigger, annotations),
+        metadata: way.metadata,
         status: None,
-    })
-}
-
-fn tls_secret(trigger: &HTTPTrigger) -> String {
-    format!("{}-tls", trigger.metadata.name.as_deref().unwrap_or_default())
+    }
 }
 
 /// Ours, then the trigger's own over them, then what protects over both.
@@ -157,7 +176,7 @@ fn ingress_annotations(trigger: &HTTPTrigger) -> Result<BTreeMap<String, String>
     Ok(all)
 }
 
-fn cannot(trigger: &HTTPTrigger, path: &str, what: &str, who: &str) -> Violation {
+pub(super) fn cannot(trigger: &HTTPTrigger, path: &str, what: &str, who: &str) -> Violation {
     let what = format!("gateway {:?} takes no {what}", trigger.spec.gateway);
     Violation::new(path, what, format!("remove it, or use gateway {who}"))
 }
@@ -187,7 +206,7 @@ fn middlewares(trigger: &HTTPTrigger) -> Vec<(String, Value)> {
     made
 }
 
-fn http_route(trigger: &HTTPTrigger, port: &ServicePort, gateways: &Gateways) -> Result<Value, Violation> {
+pub(super) fn http_route(trigger: &HTTPTrigger, way: &Way, gateways: &Gateways) -> Result<Value, Violation> {
     let spec = &trigger.spec;
     let own = trigger.metadata.annotations.as_ref().and_then(|all| all.get(GATEWAY_ANNOTATION));
     let parent = own.or(gateways.parent.as_ref()).ok_or_else(|| {
@@ -206,7 +225,7 @@ fn http_route(trigger: &HTTPTrigger, port: &ServicePort, gateways: &Gateways) ->
     }
     let mut rule = json!({
         "matches": [{ "path": { "type": "PathPrefix", "value": format!("/{}", spec.path) } }],
-        "backendRefs": [{ "name": spec.function_name, "port": port.port }],
+        "backendRefs": [{ "name": way.service, "port": way.port }],
     });
     if spec.cors_enable {
         let allow = json!([{ "name": "Access-Control-Allow-Origin", "value": "*" }]);
@@ -214,7 +233,7 @@ fn http_route(trigger: &HTTPTrigger, port: &ServicePort, gateways: &Gateways) ->
             json!([{ "type": "ResponseHeaderModifier", "responseHeaderModifier": { "set": allow } }]);
     }
     let mut route = json!({
-        "metadata": metadata(trigger, annotations(&trigger.metadata)),
+        "metadata": way.metadata,
         "spec": { "parentRefs": [{ "name": name, "namespace": namespace }], "rules": [rule] },
     });
     if !spec.host_name.is_empty() {

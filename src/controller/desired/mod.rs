@@ -9,6 +9,7 @@ mod env;
 pub mod exposure;
 mod init;
 mod merge;
+pub mod passage;
 mod probes;
 pub mod runtime;
 pub mod security;

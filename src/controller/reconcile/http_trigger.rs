@@ -1,9 +1,9 @@
-//! HTTPTrigger → Ingress or HTTPRoute. Must never leave a way open that the trigger does not name any more.
+//! HTTPTrigger → Ingress or HTTPRoute, to its function or to the dispatcher. Must never leave a way open that the trigger does not name any more.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::DynamicObject;
+use kube::{api::DynamicObject, runtime::reflector::Store};
 
-use super::{Subject, bind, bind_named, function_of, owner_of, whole};
+use super::{Subject, bind, bind_named, function_of, owner_of, passages, whole};
 use crate::{
     api::{
         conditions::{Fact, Status, reasons, types},
@@ -31,11 +31,16 @@ impl Subject for HttpTriggers {
     async fn pass(context: &Context, object: &DynamicObject) -> Option<Report> {
         let owner = owner_of::<Self>(object);
         let decoded = http_trigger::decode(whole(object));
+        // What it left in the installation's namespace, if it was served otherwise before.
+        context.leftovers.notify_one();
         let trigger = match decoded {
             Ok(trigger) if trigger.served_by == ServedBy::Dispatcher => {
                 // The dispatcher speaks of it; what the gateway was told before must not stand beside that.
                 let handed = async {
                     clear(context, object, &owner, &[]).await?;
+                    if let Some(trigger) = trigger.downcast::<HTTPTrigger>() {
+                        passages::make(context, &trigger, &owner).await?;
+                    }
                     bind_named(context, object).await
                 };
                 return match handed.await {
@@ -50,6 +55,10 @@ impl Subject for HttpTriggers {
         };
         let trigger = trigger?;
         Some(pass(context, object, &trigger, &owner).await)
+    }
+
+    async fn begin(context: &Context, mine: &Store<DynamicObject>) {
+        passages::tend(context, mine).await;
     }
 }
 

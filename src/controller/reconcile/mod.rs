@@ -4,6 +4,7 @@
 mod cronjob_trigger;
 mod function;
 mod http_trigger;
+mod passages;
 
 pub use self::{cronjob_trigger::CronJobTriggers, function::Functions, http_trigger::HttpTriggers};
 

@@ -13,7 +13,6 @@ use crate::support::{
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
     sync::{
         Arc, LazyLock, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -155,7 +154,7 @@ impl Stage {
 
     /// A second name for every segment of a journal: a Pod that goes takes its folder with it.
     fn keep_journals(&self) {
-        for (pod, journal) in journals(&self.installed) {
+        for (pod, journal) in self.installed.journals() {
             for segment in std::fs::read_dir(&journal).into_iter().flatten().flatten() {
                 let name = format!("{pod}-{}", segment.file_name().display());
                 let kept = self.dir.path().join("journal");
@@ -294,14 +293,4 @@ fn batch(topic: &str, next: &mut [i64], count: usize) -> (Vec<Record>, Vec<Produ
         next[partition] += 1;
     }
     (records, produced)
-}
-
-/// The journals of all dispatchers on the node, by Pod.
-fn journals(installed: &Installation) -> Vec<(String, PathBuf)> {
-    let pods =
-        std::fs::read_dir(installed.cluster.dir().join("kubelet/pods")).into_iter().flatten().flatten();
-    let journal = |pod: &std::fs::DirEntry| pod.path().join("volumes/kubernetes.io~empty-dir/state/journal");
-    pods.map(|pod| (pod.file_name().display().to_string(), journal(&pod)))
-        .filter(|(_, journal)| journal.is_dir())
-        .collect()
 }

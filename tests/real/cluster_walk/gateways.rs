@@ -2,7 +2,7 @@
 //! under its own rights. Must never stay on a cluster that is kept.
 
 use super::{LIMIT, Walk};
-use crate::support::{cluster::Cluster, wait};
+use crate::support::{cluster::Cluster, installed, wait};
 use serde_json::{Value, json};
 
 /// Group, version, plural and kind.
@@ -45,6 +45,21 @@ impl Walk<'_> {
         self.becomes(&["ingress/web", "middleware/web-cors"], &["httproute/web"]);
         self.patch("httptrigger/web", &json!({"spec": {"gateway": "nginx", "cors-enable": null}}));
         self.becomes(&["ingress/web"], &["middleware/web-cors"]);
+        // To the dispatcher and back: its way stands in the installation's namespace.
+        let (routed, listed) =
+            (format!("httproute/{}.web", self.cli.namespace), format!("ingress/{}.web", self.cli.namespace));
+        let through = |gateway: &str, through: Value| {
+            let spec = json!({"gateway": gateway, "delivery": {"through": through}});
+            self.patch("httptrigger/web", &json!({ "spec": spec }));
+        };
+        through("gateway-api", json!("Dispatcher"));
+        self.becomes(&[], &["ingress/web"]);
+        self.becomes_in(installed::NAMESPACE, &[&routed], &[]);
+        through("nginx", json!("Dispatcher"));
+        self.becomes_in(installed::NAMESPACE, &[&listed], &[&routed]);
+        through("nginx", Value::Null);
+        self.becomes(&["ingress/web"], &[]);
+        self.becomes_in(installed::NAMESPACE, &[], &[&listed]);
     }
 
     /// A CronJob goes when the dispatcher takes its trigger over, and comes back. In the end the dispatcher has it, and it goes with its
@@ -65,7 +80,11 @@ impl Walk<'_> {
     }
 
     pub fn becomes(&self, there: &[&str], gone: &[&str]) {
-        let get = |what: &str| self.cluster.try_kubectl(&["get", what, "-n", &self.cli.namespace], "");
+        self.becomes_in(&self.cli.namespace, there, gone);
+    }
+
+    fn becomes_in(&self, namespace: &str, there: &[&str], gone: &[&str]) {
+        let get = |what: &str| self.cluster.try_kubectl(&["get", what, "-n", namespace], "");
         for what in there {
             wait::until(what, LIMIT, || get(what).ok());
         }

@@ -8,6 +8,7 @@ mod code;
 mod gateways;
 mod objects;
 mod rights;
+mod together;
 
 use super::{
     status,
@@ -44,10 +45,24 @@ fn the_whole_way_of_a_user_on_a_cluster() {
     let installed = Installation::start();
     let cluster = &installed.cluster;
     gateways::define(cluster);
+    // Side by side: a clock is waited for there.
+    std::thread::scope(|scope| {
+        scope.spawn(|| together::run(&installed));
+        walk(&installed);
+    });
+    rights::judge(cluster, &begun);
+    gateways::undefine(cluster);
+    installed.remove();
+    assert_eq!(objects::of_the_installation(cluster), Vec::<String>::new());
+}
+
+/// From the first function to an empty namespace.
+fn walk(installed: &Installation) {
+    let cluster = &installed.cluster;
     let namespace = installed.strict_namespace("walk");
     let before = objects::of(cluster, &namespace);
     let cli = Cli::new(&cluster.kubeconfig(), &namespace);
-    let walk = Walk { installed: &installed, cluster, cli, dir: tempfile::tempdir().unwrap() };
+    let walk = Walk { installed, cluster, cli, dir: tempfile::tempdir().unwrap() };
     let web = walk.deploy();
     walk.functions_are_ready(&web);
     walk.events_arrive_once();
@@ -64,11 +79,7 @@ fn the_whole_way_of_a_user_on_a_cluster() {
             panic!("left in the namespace: {left:?}")
         },
     );
-    rights::judge(cluster, &begun);
-    gateways::undefine(cluster);
     cluster.kubectl(&["delete", "namespace", &namespace, "--timeout=120s"]);
-    installed.remove();
-    assert_eq!(objects::of_the_installation(cluster), Vec::<String>::new());
 }
 
 impl Walk<'_> {

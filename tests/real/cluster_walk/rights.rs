@@ -2,7 +2,6 @@
 //! read the product's lists of rights for the granted side: the Roles that were applied are asked.
 
 use super::super::support::{cluster::Cluster, installed};
-use kubeless::controller::permissions::RESERVED;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -15,7 +14,7 @@ impl Begun {
     }
 }
 
-/// Nothing was refused, and what is granted was used or is listed with its reason in docs/permissions.md.
+/// Nothing was refused, and all that is granted was used.
 pub fn judge(cluster: &Cluster, begun: &Begun) {
     let audit = cluster.audit();
     for account in ["kubeless-controller", "kubeless-dispatcher"] {
@@ -32,27 +31,10 @@ pub fn judge(cluster: &Cluster, begun: &Begun) {
         assert!(refused.is_empty(), "{account} was refused: {refused:#?}");
         let used = cluster.used_by(&user);
         let granted = granted(cluster, account);
-        let unused: BTreeSet<String> = granted.difference(&used).cloned().collect();
-        let mut listed = BTreeSet::new();
-        for reserved in RESERVED.iter().filter(|reserved| reserved.account == account) {
-            for verb in reserved.verbs {
-                let all = granted.iter().filter(|right| right.starts_with(&format!("{verb} ")));
-                match reserved.resources {
-                    ["*"] => listed.extend(all.cloned()),
-                    named => listed.extend(named.iter().map(|what| format!("{verb} {what}"))),
-                }
-            }
-        }
-        let surplus: Vec<_> = unused.difference(&listed).collect();
-        // What only some runs delete: a register of a replica that leaves, say.
-        let raced = |right: &&String| right.starts_with("delete ") && granted.contains(*right);
-        let stale: Vec<_> = listed.difference(&unused).filter(|right| !raced(right)).collect();
-        assert!(
-            surplus.is_empty() && stale.is_empty(),
-            "{account}: granted, never used and not in RESERVED (src/controller/permissions.rs): {surplus:#?}; in it, but used or \
-             not granted: {stale:#?}"
-        );
-        println!("{account}: {} rights used, {} reserved, none refused", used.len(), unused.len());
+        assert!(!granted.is_empty(), "{account}: its roles are not found");
+        let unused: BTreeSet<&String> = granted.difference(&used).collect();
+        assert!(unused.is_empty(), "{account}: granted and never used: {unused:#?}");
+        println!("{account}: {} rights granted, all of them used, none refused", granted.len());
     }
 }
 

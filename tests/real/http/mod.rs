@@ -1,7 +1,7 @@
 //! HTTP triggers through the dispatcher: real processes, real sockets, the witness as the function. Must never hold the product to
 //! a time.
 
-mod rig;
+pub mod rig;
 
 use crate::support::witness::Behaviour;
 use rig::{Rig, ask, opened, residual, try_ask};

@@ -12,7 +12,7 @@ use super::{
 use serde_json::Value;
 use std::{
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -85,6 +85,16 @@ impl Installation {
         let address =
             |pod: &Value| Some(SocketAddr::new(pod["status"]["podIP"].as_str()?.parse().ok()?, ADMIN));
         ours.filter_map(address).collect()
+    }
+
+    /// The journals of all dispatchers on the node, by Pod.
+    pub fn journals(&self) -> Vec<(String, PathBuf)> {
+        let pods = std::fs::read_dir(self.cluster.dir().join("kubelet/pods")).into_iter().flatten().flatten();
+        let journal =
+            |pod: &std::fs::DirEntry| pod.path().join("volumes/kubernetes.io~empty-dir/state/journal");
+        pods.map(|pod| (pod.file_name().display().to_string(), journal(&pod)))
+            .filter(|(_, journal)| journal.is_dir())
+            .collect()
     }
 
     /// Takes it away as it came, and returns when everything is gone.

@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use std::{
     fmt::Write as _,
     fs,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Command,
     sync::LazyLock,
@@ -35,6 +36,8 @@ struct Server {
 /// Servers 0..n, one cluster if they are several. Everything goes away on drop.
 pub struct NatsCluster {
     servers: Vec<Server>,
+    /// Where they listen for clients.
+    address: Ipv4Addr,
     // Last: removed after the servers are gone.
     dir: tempfile::TempDir,
 }
@@ -64,10 +67,18 @@ impl NatsCluster {
         Self::start_with(n, "")
     }
 
+    /// One server on another address of this machine, for Pods.
+    pub fn start_on(address: Ipv4Addr) -> Self {
+        let mut cluster = Self::prepare(1, (address, ""));
+        cluster.launch(0);
+        cluster.wait_answers();
+        cluster
+    }
+
     /// The same with further lines of configuration (authorization, TLS); those must let a client in by itself if the
     /// test uses [`Self::client`].
     pub fn start_with(n: usize, extra: &str) -> Self {
-        let mut cluster = Self::prepare(n, extra);
+        let mut cluster = Self::prepare(n, (Ipv4Addr::LOCALHOST, extra));
         for at in 0..n {
             cluster.launch(at);
         }
@@ -83,17 +94,18 @@ impl NatsCluster {
         self
     }
 
-    fn prepare(n: usize, extra: &str) -> Self {
+    fn prepare(n: usize, (address, extra): (Ipv4Addr, &str)) -> Self {
         let dir = tempfile::Builder::new().prefix("kubeless-nats-").tempdir().expect("a temporary folder");
         let ports: Vec<(u16, u16)> = (0..n).map(|_| (free_port(), free_port())).collect();
         let servers = ports.iter().enumerate().map(|(at, (port, _))| {
             let home = dir.path().join(format!("server-{at}"));
             fs::create_dir(&home).expect("a folder in our own folder");
             let config = home.join("server.conf");
-            fs::write(&config, configuration(at, &ports, &home, extra)).expect("a file in our own folder");
+            fs::write(&config, configuration(at, &ports, &home, (address, extra)))
+                .expect("a file in our own folder");
             Server { port: *port, config, process: None }
         });
-        Self { servers: servers.collect(), dir }
+        Self { servers: servers.collect(), address, dir }
     }
 
     /// Folder of all servers.
@@ -109,7 +121,7 @@ impl NatsCluster {
 
     /// Address of one server.
     pub fn url_of(&self, at: usize) -> String {
-        format!("nats://127.0.0.1:{}", self.servers[at].port)
+        format!("nats://{}:{}", self.address, self.servers[at].port)
     }
 
     /// SIGKILL; returns when the process is gone.
@@ -310,10 +322,10 @@ fn program() -> &'static Path {
     &PROGRAM
 }
 
-fn configuration(at: usize, ports: &[(u16, u16)], home: &Path, extra: &str) -> String {
+fn configuration(at: usize, ports: &[(u16, u16)], home: &Path, (address, extra): (Ipv4Addr, &str)) -> String {
     let (port, own_route) = ports[at];
     let mut text = format!(
-        "server_name: server-{at}\nlisten: 127.0.0.1:{port}\njetstream {{ store_dir: {:?} }}\n",
+        "server_name: server-{at}\nlisten: {address}:{port}\njetstream {{ store_dir: {:?} }}\n",
         home.join("data").display().to_string()
     );
     if ports.len() > 1 {
