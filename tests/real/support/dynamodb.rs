@@ -38,8 +38,11 @@ pub fn shared() -> &'static DynamoDb {
 impl DynamoDb {
     /// Starts it and returns when it answers. What it holds outlives [`Self::kill9`].
     pub fn start() -> Self {
-        let dir =
-            tempfile::Builder::new().prefix("kubeless-dynamodb-").tempdir().expect("a temporary folder");
+        // In memory, where there is such a folder: else each write waits for a disk that may be busy with builds.
+        let memory = Path::new("/dev/shm");
+        let root = if memory.is_dir() { memory.to_path_buf() } else { std::env::temp_dir() };
+        let dir = tempfile::Builder::new().prefix("kubeless-dynamodb-").tempdir_in(root);
+        let dir = dir.expect("a temporary folder");
         let port = free_port();
         let process = launch(port, dir.path());
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
