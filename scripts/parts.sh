@@ -8,6 +8,7 @@
 #   scripts/parts.sh kubernetes      print the folder of `kube` (all Kubernetes, etcd, CoreDNS), `pause` and `pause.tar`; likewise
 #   scripts/parts.sh kinesis         print the folder of the Kinesis endpoint (main.js); likewise
 #   scripts/parts.sh dynamodb        print the folder of Amazon's DynamoDB for one machine (jars, native library); likewise
+#   scripts/parts.sh moto            print the folder of moto, a second Kinesis endpoint (a Python environment); likewise
 #   scripts/parts.sh nats            print the folder of `nats-server`; likewise
 #   scripts/parts.sh pin-kafka       rewrite SHA256SUMS after a change of version in tests/parts/kafka/pom.xml
 #   scripts/parts.sh pin-dynamodb    likewise, tests/parts/dynamodb
@@ -150,6 +151,29 @@ fetch_kinesis() {
     say "the Kinesis endpoint is in $dir"
 }
 
+# Pinned by version: wheels differ by the machine's Python.
+moto_pins=$root/tests/parts/moto/requirements.txt
+moto_dir() {
+    echo "$parts/moto-$({ cat "$moto_pins"; python3 --version; } | sha256sum | cut -c1-16)"
+}
+
+fetch_moto() {
+    local dir work
+    dir=$(moto_dir)
+    [ -d "$dir" ] && return 0
+    say "fetching moto, the second Kinesis endpoint, with pip (140 MB; usually 10 to 30 seconds) …"
+    mkdir -p "$parts"
+    work=$(mktemp -d "$parts/.fetch-XXXXXX")
+    # shellcheck disable=SC2064  # the folder of now, not of later
+    trap "rm -rf -- '$work'" EXIT
+    python3 -m venv "$work/venv"
+    # Run as `bin/python -m`, which finds its folder wherever that is moved to.
+    "$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --requirement "$moto_pins" >&2
+    mv -T "$work/venv" "$dir" 2>/dev/null || [ -d "$dir" ]
+    rm -rf -- "$work"
+    say "moto is in $dir"
+}
+
 new_enough() { # $1: a go program
     local version
     version=$("$1" env GOVERSION 2>/dev/null) && [ "$(printf '%s\n' go1.25 "$version" | sort -V | head -1)" = go1.25 ]
@@ -233,7 +257,7 @@ print_dir() { # $1: folder, $2: what it holds, $3: how long it usually takes to 
 case ${1:-} in
 fetch)
     shift
-    [ $# -gt 0 ] || set -- kafka nats kinesis dynamodb kubernetes
+    [ $# -gt 0 ] || set -- kafka nats kinesis moto dynamodb kubernetes
     for part; do "fetch_$part"; done
     ;;
 kafka)
@@ -248,6 +272,9 @@ kinesis)
 nats)
     print_dir "$(nats_dir)" "the NATS server" "usually under a minute"
     ;;
+moto)
+    print_dir "$(moto_dir)" "moto" "usually under a minute"
+    ;;
 dynamodb)
     print_dir "$(dynamodb_dir)" "DynamoDB" "usually under a minute"
     ;;
@@ -258,7 +285,7 @@ pin-dynamodb)
     pin "$dynamodb_pom" "$dynamodb_sums"
     ;;
 *)
-    sed -n '2,13s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,14s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

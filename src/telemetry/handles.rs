@@ -103,6 +103,11 @@ impl SubscriptionMetrics {
         gauge(&table::SOURCE_LAG, &[self.own().as_slice(), &[stream, &shard.to_string()]].concat())
     }
 
+    /// `kubeless_source_lag_seconds` of one shard; likewise.
+    pub fn lag_seconds(&self, stream: &str, shard: i32) -> Gauge {
+        gauge(&table::SOURCE_LAG_SECONDS, &[self.own().as_slice(), &[stream, &shard.to_string()]].concat())
+    }
+
     /// `kubeless_source_gap_seconds`, for a source that can have such gaps.
     pub fn gaps(&self) -> Histogram {
         histogram(&table::SOURCE_GAPS, &self.own())

@@ -117,6 +117,8 @@ metrics_table! {
         "Events below the committed position that are not claimed yet because their key is busy.";
     SOURCE_LAG = Gauge "kubeless_source_lag" ["events"] SHARD, &[],
         "Events in a shard that this subscription has not taken over yet.";
+    SOURCE_LAG_SECONDS = Gauge "kubeless_source_lag_seconds" ["seconds"] SHARD, &[],
+        "How far behind the newest record of a shard its last read was, where the source tells a time and not a number of events.";
     SOURCE_CONNECTED = Gauge "kubeless_source_connected" ["0 or 1"] SUBSCRIPTION, &[],
         "1 while shards of the source are assigned to this subscription here.";
     CLOCK_SKEW = Gauge "kubeless_source_clock_skew_seconds" ["seconds"] SUBSCRIPTION, &[],

@@ -166,6 +166,36 @@ fn kinesis_aggregated_records_end_one_by_one_and_repeats_are_stopped_over_a_rest
 }
 
 #[test]
+fn kinesis_keeps_what_was_not_delivered_on_a_stream() {
+    let kinesis = kinesis::shared();
+    let dead = format!("dead-{}", std::process::id());
+    kinesis.create_stream(&dead, 1);
+    let letters = format!("{HORIZON}  delivery:\n    deadLetter:\n      topic: {dead}\n");
+    let mut scene = Scene::new(kinesis, 2, &letters);
+    scene.witness.always(Behaviour::Answer { status: 500, delay: Duration::ZERO });
+    scene.produce(kinesis, 20, 5);
+    let mut dispatcher = scene.start("one");
+    let report = scene.settle(LONG);
+    report.assert_clean();
+    assert_eq!(report.outcome("failed"), 20);
+    let records = kinesis.wait_records(&dead, 20);
+    assert_eq!(records.len(), 20);
+    for record in records {
+        let event: serde_json::Value = serde_json::from_slice(&record).expect("a CloudEvent");
+        assert_eq!((&event["kubelessoutcome"], &event["kubelessstatus"]), (&"failed".into(), &"500".into()));
+        let position = event["kubelessposition"].as_str().expect("a place");
+        let place = position.strip_prefix(&format!("{}/", scene.stream)).expect("of the stream");
+        assert!(scene.places.contains_key(place), "{position}");
+    }
+    // The service tells how far behind a read was; these were read to the end.
+    wait::until("the shards are read to their end", LONG, || {
+        let page = metrics::scrape(dispatcher.admin());
+        (page.get("kubeless_source_lag_seconds", &[("trigger", "trigger")]) == Some(0.0)).then_some(())
+    });
+    stop(&mut dispatcher);
+}
+
+#[test]
 fn kinesis_says_once_what_a_stream_may_have_forgotten() {
     let kinesis = kinesis::shared();
     let mut scene = Scene::new(kinesis, 1, HORIZON);

@@ -122,6 +122,43 @@ fn kinesis_shards_are_shared_and_taken_over_from_the_dead_and_the_frozen() {
 }
 
 #[test]
+fn kinesis_shards_split_and_merge_while_dispatchers_come_freeze_and_die() {
+    let kinesis = kinesis::shared();
+    let mut scene = Scene::new(kinesis, 2, HORIZON);
+    scene.witness.always(Behaviour::Answer { status: 200, delay: Duration::from_millis(5) });
+    let (mut one, mut two) = (scene.start("one"), scene.start("two"));
+    scene.produce(kinesis, 150, 30);
+    for shard in kinesis.open_shards(&scene.stream) {
+        kinesis.split(&scene.stream, &shard);
+    }
+    scene.produce(kinesis, 150, 30);
+    // Past its leases, in the middle of calls; the children of its parents are the other's meanwhile.
+    scene.witness.wait_for(40, LONG);
+    one.sigstop();
+    let open = kinesis.open_shards(&scene.stream);
+    kinesis.merge(&scene.stream, (&open[0], &open[1]));
+    scene.produce(kinesis, 150, 30);
+    wait::until("the other has all that is held", LONG, || (owners(&scene).len() == 1).then_some(()));
+    one.sigcont();
+    let open = kinesis.open_shards(&scene.stream);
+    kinesis.split(&scene.stream, open.last().expect("the merged one"));
+    scene.produce(kinesis, 150, 30);
+    scene.witness.wait_for(300, LONG);
+    two.kill9();
+    let open = kinesis.open_shards(&scene.stream);
+    kinesis.merge(&scene.stream, (&open[0], &open[1]));
+    let mut three = scene.start("three");
+    scene.produce(kinesis, 150, 30);
+    let report = scene.settle(LONG);
+    report.assert_clean();
+    println!("{:?}, {} of them lost", report.outcomes, report.lost.len());
+    for dispatcher in [&mut one, &mut three] {
+        assert_eq!(Scene::residual(dispatcher).abs(), 0.0);
+        stop(dispatcher);
+    }
+}
+
+#[test]
 fn kinesis_goes_on_when_the_endpoint_was_away() {
     let mut kinesis = Kinesis::start_durable();
     let mut scene = Scene::new(&kinesis, 2, HORIZON);

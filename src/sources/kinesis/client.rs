@@ -104,6 +104,8 @@ pub struct Batch {
     pub records: Vec<Record>,
     /// For the next read; `None`: the shard ends here.
     pub next: Option<String>,
+    /// How far behind the newest record this was; `None`: the service does not say.
+    pub behind: Option<Duration>,
     /// Whether nothing more was there to be read.
     pub at_tip: bool,
 }
@@ -231,8 +233,10 @@ impl Client {
         let limit = i32::try_from(limit).unwrap_or(i32::MAX);
         let answer = self.sdk.get_records().shard_iterator(iterator).limit(limit).send().await;
         let answer = answer.map_err(|e| fault(&e))?;
-        let at_tip = answer.millis_behind_latest.is_none_or(|behind| behind == 0);
-        Ok(Batch { records: answer.records, next: answer.next_shard_iterator, at_tip })
+        let behind = answer.millis_behind_latest;
+        let at_tip = behind.is_none_or(|behind| behind == 0);
+        let behind = behind.map(|ms| Duration::from_millis(ms.try_into().unwrap_or(0)));
+        Ok(Batch { records: answer.records, next: answer.next_shard_iterator, behind, at_tip })
     }
 }
 

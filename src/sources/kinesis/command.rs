@@ -2,7 +2,7 @@
 
 use super::spec::KIND;
 use crate::api::command::{
-    Column, Flag, Make, Named, ORDERING, PAUSED, Publish, Resource, ServerFlag, TriggerCommand,
+    Column, DEAD_LETTER, Flag, Make, Named, ORDERING, PAUSED, Publish, Resource, ServerFlag, TriggerCommand,
 };
 
 /// The command, with the flags of Kubeless under their names.
@@ -34,6 +34,7 @@ pub const COMMAND: TriggerCommand = TriggerCommand {
         )
         .naming(Named::Secret),
         Flag::text("endpoint", "URL", "/spec/endpoint", "Another service than Amazon's own."),
+        DEAD_LETTER,
         ORDERING,
         PAUSED,
     ],

@@ -2,7 +2,10 @@
 //! be shared between shards.
 
 use super::protocol::Record;
-use crate::event::{Event, Lane, Position};
+use crate::{
+    dispatch::dead_letter::Original,
+    event::{Event, Lane, Position},
+};
 use std::sync::Arc;
 
 /// A decoded record, or why it could not be decoded.
@@ -19,6 +22,8 @@ pub enum Body {
 pub struct Item {
     /// What it is.
     pub body: Body,
+    /// For a dead letter; `None` where none are kept.
+    pub original: Option<Arc<Original>>,
     /// Bytes it holds.
     pub weight: usize,
 }

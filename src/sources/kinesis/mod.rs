@@ -5,6 +5,7 @@
 mod aggregate;
 mod client;
 pub mod command;
+mod dead_letter;
 mod decode;
 pub mod embedded;
 mod engine;

@@ -57,8 +57,8 @@ pub const KIND: TriggerKind = TriggerKind {
         "a record has no headers: use dedup.key.jsonPointer or recordKey"
     ),
     validation = (
-        "!has(self.delivery.deadLetter)",
-        "delivery.deadLetter is not served for Kinesis: outcomes are in the journal"
+        "!has(self.delivery.deadLetter) || self.delivery.deadLetter.topic != self.stream",
+        "an event would circle for ever: name another stream in delivery.deadLetter"
     )
 )]
 #[serde(rename_all = "kebab-case")]
@@ -137,10 +137,18 @@ impl Trigger for KinesisTrigger {
             let (what, fix) = ("a record has no headers", "use jsonPointer or recordKey");
             violations.push(Violation::new("/spec/dedup/key/header", what, fix));
         }
-        if spec.groups.delivery.dead_letter.is_some() {
-            let (what, fix) =
-                ("dead letters are not served for Kinesis", "remove it; outcomes are in the journal");
-            violations.push(Violation::new("/spec/delivery/deadLetter", what, fix));
+        if let Some(dead_letter) = &spec.groups.delivery.dead_letter {
+            let (name, at) = (dead_letter.topic.as_str(), "/spec/delivery/deadLetter/topic");
+            let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+            if name.len() > 128 || !name.bytes().all(plain) {
+                let fix = "write 1 to 128 of a-z, A-Z, 0-9, '_', '-' and '.'";
+                violations.push(Violation::new(at, format!("{name:?} is not the name of a stream"), fix));
+            }
+            if name == spec.stream {
+                let what =
+                    "the dead-letter stream is the stream that is read: an event would circle for ever";
+                violations.push(Violation::new(at, what, "name another stream"));
+            }
         }
         violations
     }

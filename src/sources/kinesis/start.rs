@@ -3,6 +3,7 @@
 
 use super::{
     client::{Address, Keys},
+    dead_letter::{self, Counts, Writer},
     decode::{DecodeConfig, Decoder},
     engine::{self, Parts},
     options::Options,
@@ -16,7 +17,7 @@ use crate::{
         kind::TriggerObject,
         trigger::{Ordering, TriggerCore},
     },
-    dispatch::{Flow, FlowParts, Route},
+    dispatch::{Flow, FlowParts, Route, Subscription, dead_letter::DeadLetterSink},
     event::headers::HeaderTemplate,
     register::{self, MakeStore, Store},
     sources::{Environment, Error, Running, Source},
@@ -50,6 +51,7 @@ impl Source for KinesisSource {
                 (&spec.stream, &spec.aws_region, &spec.shard, &spec.endpoint, &spec.secret),
                 (&spec.starting_position, &spec.starting_timestamp),
                 (&trigger.core.dedup, trigger.core.ordering),
+                trigger.core.delivery.dead_letter.as_ref().map(|d| &d.topic),
                 &trigger.core.uid,
             )
         )
@@ -89,10 +91,12 @@ impl Source for KinesisSource {
         // New for every thread, not for the process: an own entry that this memory does not know was never sent (N3).
         let token = Token(fastrand::u64(1..));
         let wake = Arc::new(Notify::new());
+        let (sink, writer) = dead_letters(trigger, &subscription).unzip();
+        let keep_originals = writer.is_some();
         let flow = Flow::new(FlowParts {
             subscription: Arc::clone(&subscription),
             owner: token.to_string(),
-            dead_letters: None,
+            dead_letters: sink,
             memory: Arc::clone(&environment.memory),
         });
         let (orders, received) = mpsc::channel();
@@ -109,6 +113,8 @@ impl Source for KinesisSource {
             group: group(route, &stream),
             decoder: Decoder::new(decode_config(&trigger.core, &stream, &self.options)),
             stream,
+            dead_letters: writer,
+            keep_originals,
             options: Arc::clone(&self.options),
             token,
             wake,
@@ -159,6 +165,21 @@ impl KinesisSource {
         };
         Ok(Address { region: spec.aws_region.clone(), endpoint: own.or(ours).cloned(), keys })
     }
+}
+
+fn dead_letters(
+    trigger: &TriggerObject,
+    subscription: &Subscription,
+) -> Option<(Arc<dyn DeadLetterSink>, Writer)> {
+    let asked = trigger.core.delivery.dead_letter.as_ref()?;
+    let metrics = subscription.metrics();
+    let counts = Counts {
+        written: metrics.dead_letters_written.clone(),
+        failed: metrics.dead_letters_failed.clone(),
+        dropped: metrics.dead_letters_dropped.clone(),
+    };
+    let (sink, writer) = dead_letter::queue(&asked.topic, counts);
+    Some((Arc::new(sink), writer))
 }
 
 /// Name of a subscription's register: what Kubeless called its processor.

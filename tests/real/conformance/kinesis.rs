@@ -1,9 +1,11 @@
-//! Kinesis for the suite: the stream keeps everything, the register is a folder that all dispatchers share.
+//! Kinesis for the suite, on two endpoints that share no code: the stream keeps everything, the register is a folder that all
+//! dispatchers share.
 
-use super::Source;
+use super::{Property, Source};
 use crate::support::kinesis::{self, Kinesis as Server};
 use std::{
     fs,
+    marker::PhantomData,
     ops::Range,
     sync::atomic::{AtomicUsize, Ordering},
 };
@@ -17,14 +19,57 @@ const AT_ONCE: usize = 100;
 
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
 
-pub struct Kinesis {
+/// Whose endpoint.
+pub trait Endpoint {
+    const WITHOUT: &'static [(Property, &'static str)];
+
+    fn shared() -> &'static Server;
+
+    fn alone() -> Server;
+}
+
+/// kinesis-local.
+pub struct Local;
+
+/// moto: what both say is not the opinion of one.
+pub struct Moto;
+
+impl Endpoint for Local {
+    const WITHOUT: &'static [(Property, &'static str)] = &[];
+
+    fn shared() -> &'static Server {
+        kinesis::shared()
+    }
+
+    fn alone() -> Server {
+        Server::start_durable()
+    }
+}
+
+impl Endpoint for Moto {
+    const WITHOUT: &'static [(Property, &'static str)] = &[(
+        Property::AServerThatWasAwayRepeatsNothing,
+        "moto holds everything in memory and forgets it when it is killed; kinesis-local, which writes it down, stands in for it",
+    )];
+
+    fn shared() -> &'static Server {
+        kinesis::shared_moto()
+    }
+
+    fn alone() -> Server {
+        unreachable!("no property that harms a server means anything here")
+    }
+}
+
+pub struct Kinesis<E> {
+    endpoint: PhantomData<E>,
     own: Option<Server>,
     stream: String,
     // Last: removed after the server is gone.
     dir: tempfile::TempDir,
 }
 
-impl Kinesis {
+impl<E: Endpoint> Kinesis<E> {
     fn on(own: Option<Server>) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let credentials = dir.path().join("credentials/aws");
@@ -33,13 +78,13 @@ impl Kinesis {
             fs::write(credentials.join(key), "test\n").expect("a file in our own folder");
         }
         let stream = format!("suite-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let source = Self { own, stream, dir };
+        let source = Self { endpoint: PhantomData, own, stream, dir };
         source.server().create_stream(&source.stream, SHARDS);
         source
     }
 
     fn server(&self) -> &Server {
-        self.own.as_ref().unwrap_or_else(|| kinesis::shared())
+        self.own.as_ref().unwrap_or_else(|| E::shared())
     }
 
     fn put(&self, records: &[(String, Vec<u8>)]) {
@@ -53,18 +98,19 @@ impl Kinesis {
     }
 }
 
-impl Source for Kinesis {
+impl<E: Endpoint> Source for Kinesis<E> {
     // The endpoint of the tests takes a second or more for a megabyte.
     const FLOOD: usize = 1;
     const KEEPS: bool = true;
     const KIND: &'static str = "KinesisTrigger";
+    const WITHOUT: &'static [(Property, &'static str)] = E::WITHOUT;
 
     fn shared() -> Self {
         Self::on(None)
     }
 
     fn alone() -> Self {
-        Self::on(Some(Server::start_durable()))
+        Self::on(Some(E::alone()))
     }
 
     fn spec(&self) -> String {

@@ -1,7 +1,11 @@
 //! The list: one line for each source.
 
 use super::{
-    JetStream, Nats, Property, SingleCopy, cron::Cron, http::Http, kafka::Kafka, kinesis::Kinesis,
+    JetStream, Nats, Property, SingleCopy,
+    cron::Cron,
+    http::Http,
+    kafka::Kafka,
+    kinesis::{Kinesis, Local, Moto},
     properties::hold,
 };
 
@@ -47,6 +51,7 @@ conformance!(kafka_keeps_the_rules, Kafka);
 conformance!(nats_keeps_the_rules, Nats);
 conformance!(jetstream_keeps_the_rules, JetStream);
 conformance!(jetstream_on_one_server_keeps_the_rules, SingleCopy);
-conformance!(kinesis_keeps_the_rules, Kinesis);
+conformance!(kinesis_keeps_the_rules, Kinesis<Local>);
+conformance!(kinesis_on_moto_keeps_the_rules, Kinesis<Moto>);
 conformance!(cron_keeps_the_rules, Cron);
 conformance!(http_keeps_the_rules, Http);

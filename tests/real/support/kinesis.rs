@@ -1,4 +1,4 @@
-//! A Kinesis endpoint as a child process, and one stream, trigger and function with as many dispatchers as a test wants. Must
+//! Kinesis endpoints (kinesis-local, and moto for a second opinion) as child processes, and one stream, trigger and function with as many dispatchers as a test wants. Must
 //! never use a fixed port or leave a server behind, nor know how the product works inside.
 
 use super::{
@@ -16,7 +16,7 @@ use aws_sdk_kinesis::{
     Client,
     config::{BehaviorVersion, Credentials, Region, retry::RetryConfig, timeout::TimeoutConfig},
     primitives::Blob,
-    types::{PutRecordsRequestEntry, StreamStatus},
+    types::{PutRecordsRequestEntry, ShardIteratorType, StreamStatus},
 };
 use rustix::process::Signal;
 use std::{
@@ -32,6 +32,17 @@ use std::{
 
 /// Longest wait for the endpoint to start or to finish a change of shards.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Whose endpoint it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// kinesis-local.
+    Local,
+    /// The same, writing down all that it holds.
+    Durable,
+    /// moto, which shares no code with it.
+    Moto,
+}
 
 /// The endpoint. Everything goes away on drop.
 pub struct Kinesis {
@@ -54,21 +65,31 @@ pub fn shared() -> &'static Kinesis {
     &SHARED
 }
 
+/// The other endpoint for all tests of the binary that do not harm it.
+pub fn shared_moto() -> &'static Kinesis {
+    static SHARED: LazyLock<Kinesis> = LazyLock::new(|| {
+        let kinesis = Kinesis::start_with(Kind::Moto);
+        spawn::remove_after_exit(kinesis.dir.path());
+        kinesis
+    });
+    &SHARED
+}
+
 impl Kinesis {
     /// Starts it and returns when it answers. What it holds goes with it.
     pub fn start() -> Self {
-        Self::start_with(false)
+        Self::start_with(Kind::Local)
     }
 
     /// One that can be killed and started again. It writes down all that it holds all the time: for small tests.
     pub fn start_durable() -> Self {
-        Self::start_with(true)
+        Self::start_with(Kind::Durable)
     }
 
-    fn start_with(durable: bool) -> Self {
+    fn start_with(kind: Kind) -> Self {
         let dir = tempfile::Builder::new().prefix("kubeless-kinesis-").tempdir().expect("a temporary folder");
         let (port, tls_port) = (free_port(), free_port());
-        let process = launch((port, tls_port), dir.path(), durable);
+        let process = launch((port, tls_port), dir.path(), kind);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let timeouts = TimeoutConfig::builder().operation_timeout(PATIENCE).build();
@@ -133,7 +154,7 @@ impl Kinesis {
     /// Starts it again on its old port and data.
     pub fn restart(&mut self) {
         assert!(self.process.exited().is_some(), "the endpoint still runs");
-        self.process = launch((self.port, self.tls_port), self.dir.path(), true);
+        self.process = launch((self.port, self.tls_port), self.dir.path(), Kind::Durable);
         self.wait_answers();
     }
 
@@ -213,6 +234,31 @@ impl Kinesis {
         self.wait_active(name);
     }
 
+    /// Data of the first `count` records of a stream; waits until there are so many.
+    pub fn wait_records(&self, name: &str, count: usize) -> Vec<Vec<u8>> {
+        wait::until("the records are there", PATIENCE, || {
+            let all = self.records(name);
+            (all.len() >= count).then_some(all)
+        })
+    }
+
+    fn records(&self, name: &str) -> Vec<Vec<u8>> {
+        let mut all = Vec::new();
+        for shard in self.open_shards(name) {
+            let asked = self.client.get_shard_iterator().stream_name(name).shard_id(shard);
+            let asked = asked.shard_iterator_type(ShardIteratorType::TrimHorizon).send();
+            let mut next = self.runtime.block_on(asked).expect("the shard is there").shard_iterator;
+            while let Some(iterator) = next.take() {
+                let read = self.client.get_records().shard_iterator(iterator).send();
+                let answer = self.runtime.block_on(read).expect("the shard can be read");
+                let more = !answer.records.is_empty();
+                all.extend(answer.records.into_iter().map(|record| record.data.into_inner()));
+                next = answer.next_shard_iterator.filter(|_| more);
+            }
+        }
+        all
+    }
+
     /// Puts records (key, data) and returns their shards and sequence numbers.
     pub fn put(&self, name: &str, records: &[(String, Vec<u8>)]) -> Vec<(String, String)> {
         let mut placed = Vec::with_capacity(records.len());
@@ -233,8 +279,13 @@ impl Kinesis {
     }
 }
 
-fn launch((port, tls_port): (u16, u16), dir: &std::path::Path, durable: bool) -> Running {
-    let parts = parts_dir();
+fn launch((port, tls_port): (u16, u16), dir: &std::path::Path, kind: Kind) -> Running {
+    if kind == Kind::Moto {
+        let mut command = spawn::bound_command(parts_dir("moto").join("bin/python"));
+        command.args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()]).current_dir(dir);
+        return Running::start("moto", command, dir.join("server.log"));
+    }
+    let (parts, durable) = (parts_dir("kinesis"), kind == Kind::Durable);
     let mut command = spawn::bound_command("node");
     command.arg(parts.join("main.js")).current_dir(dir);
     command.env("KINESIS_MOCK_CERT_PATH", parts.join("server.json"));
@@ -251,9 +302,9 @@ fn launch((port, tls_port): (u16, u16), dir: &std::path::Path, durable: bool) ->
 }
 
 /// The endpoint in the parts cache.
-fn parts_dir() -> PathBuf {
+fn parts_dir(part: &str) -> PathBuf {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/parts.sh");
-    let run = Command::new("bash").args([script, "kinesis"]).output().expect("bash runs");
+    let run = Command::new("bash").args([script, part]).output().expect("bash runs");
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
     PathBuf::from(String::from_utf8_lossy(&run.stdout).trim())
 }

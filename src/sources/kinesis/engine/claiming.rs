@@ -103,7 +103,9 @@ impl Engine {
             if held.announced.insert(pass.at.clone())
                 && let Some(item) = held.shard.waiting_at(&pass.at)
             {
-                self.parts.flow.recorder.announce(&ending(item, pass.outcome, pass.reason.as_str()));
+                let ending = ending(item, pass.outcome, pass.reason.as_str());
+                self.parts.flow.recorder.announce(&ending);
+                self.parts.flow.offer(item.original.as_ref(), &ending);
             }
         }
         self.write_journal().then_some(plan)
@@ -180,7 +182,7 @@ impl Engine {
                 event: Arc::clone(&event),
                 lease: Arc::clone(&lease),
             });
-            flow.begin(InFlight { event, original: None, weight: read.record.weight, note });
+            flow.begin(InFlight { event, original: read.record.original, weight: read.record.weight, note });
         }
         window.advance(granted.log_ms);
         flow.received(batch.len() as u64);

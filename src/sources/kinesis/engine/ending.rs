@@ -100,7 +100,10 @@ impl Engine {
                 count: 1,
             },
         };
-        flow.inherited(None, &Ending { owner: Some(&owner), ..plain });
+        flow.inherited(
+            item.and_then(|item| item.original.as_ref()),
+            &Ending { owner: Some(&owner), ..plain },
+        );
         flow.release(item.map_or(0, |item| item.weight));
     }
 

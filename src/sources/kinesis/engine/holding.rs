@@ -335,6 +335,7 @@ impl Engine {
             announced: HashSet::new(),
             giving: None,
             since: now,
+            lag: self.parts.subscription.metrics().lag_seconds(&self.parts.stream, slot.number),
         });
     }
 

@@ -9,6 +9,7 @@ mod slots;
 
 use super::{
     client::{Address, Client, Fault, Stream},
+    dead_letter,
     decode::Decoder,
     options::Options,
     protocol::plan::Plan,
@@ -64,6 +65,10 @@ pub struct Parts {
     pub group: String,
     /// Records to events.
     pub decoder: Decoder,
+    /// Where dead letters go.
+    pub dead_letters: Option<dead_letter::Writer>,
+    /// Whether originals are kept for them.
+    pub keep_originals: bool,
     /// Options.
     pub options: Arc<Options>,
     /// This start of the thread.
@@ -168,9 +173,21 @@ enum Farewell {
 pub fn run(parts: Parts) -> Exit {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime {
-        Ok(runtime) => runtime.block_on(async { Engine::new(parts).await.serve().await }),
+        Ok(runtime) => runtime.block_on(serve(parts)),
         Err(error) => Exit::Failed(format!("no runtime: {error}"), Duration::ZERO),
     }
+}
+
+async fn serve(mut parts: Parts) -> Exit {
+    let letters = parts.dead_letters.take();
+    let engine = Engine::new(parts).await;
+    let writing = letters.map(|letters| letters.start((*engine.client).clone()));
+    // The engine ends with it, and with the engine the queue's other end.
+    let exit = engine.serve().await;
+    if let Some(writing) = writing {
+        writing.finish().await;
+    }
+    exit
 }
 
 impl Engine {

@@ -4,7 +4,7 @@
 use super::{Engine, Event};
 use crate::{
     clock,
-    dispatch::Subscription,
+    dispatch::{Subscription, dead_letter::Original},
     event::Position,
     ledger::Outcome,
     sources::kinesis::{
@@ -95,6 +95,7 @@ impl Engine {
             Ok(batch) => {
                 held.reader.pause = Duration::ZERO;
                 testkit::point("after_poll");
+                held.show_lag(batch.behind);
                 self.gap(&fetched.shard, fetched.asked_ms);
                 self.take_batch(&fetched.shard, fetched.asked_ms, batch);
                 self.trouble(&fetched.shard, "");
@@ -214,6 +215,8 @@ impl Engine {
         let raw = Raw { shard, shard_number: slot.number, number, place: place.clone(), key, data, ms };
         let weight = crate::event::record::ENVELOPE + raw.data.len() + raw.key.len();
         let position = self.parts.decoder.position(&raw);
+        // The event shares the body with it.
+        let original = self.parts.keep_originals.then(|| Arc::new(original(&raw)));
         let body = match self.parts.decoder.decode(&raw) {
             Ok(event) => Body::Event(Arc::new(event)),
             Err(reason) => Body::Rejected(position, reason),
@@ -227,7 +230,7 @@ impl Engine {
             window.rewind(time_ms);
         }
         let log_ms = window.observe(ms);
-        let item = Item { body, weight };
+        let item = Item { body, original, weight };
         let business = windowed(&self.parts.subscription, &item);
         held.reader.seen_ms = held.reader.seen_ms.max(ms);
         let taken = held.shard.read(place, Read { number, ms, log_ms, record: item });
@@ -244,6 +247,11 @@ impl Engine {
             Taken::Dropped => {}
         }
     }
+}
+
+/// The record as it was put.
+fn original(raw: &Raw) -> Original {
+    Original { key: Some(raw.key.clone().into()), value: Some(raw.data.clone()), headers: Vec::new() }
 }
 
 /// The business id that the window remembers of a record; none of one that the filter drops.

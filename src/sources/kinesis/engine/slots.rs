@@ -11,6 +11,7 @@ use crate::{
         protocol::shard::{Memory, Shard},
         register::{FIRST_VERSIONS, Row, Start, Token},
     },
+    telemetry::Gauge,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -76,6 +77,17 @@ pub(super) struct Held {
     /// It is being given back, and running calls are waited for until then.
     pub(super) giving: Option<Instant>,
     pub(super) since: Instant,
+    /// `kubeless_source_lag_seconds`; the series goes with the shard.
+    pub(super) lag: Gauge,
+}
+
+impl Held {
+    /// How far behind the newest record the last read was, as the service says.
+    pub(super) fn show_lag(&self, behind: Option<Duration>) {
+        if let Some(behind) = behind {
+            self.lag.set(behind.as_secs_f64());
+        }
+    }
 }
 
 /// How far a shard was read.
