@@ -87,7 +87,7 @@ pub struct DeliverySpec {
     #[schemars(range(min = 1, max = 4096), extend("format" = "int32"))]
     pub max_in_flight: u32,
     /// Events of one subscription that may be claimed and not finished: what a crash can leave in doubt. It adapts to
-    /// the function below this; a fast one needs several hundred beside an ordinary commit. Default 1024.
+    /// the function below this; a fast one needs several hundred beside an ordinary commit. Default 2048.
     #[schemars(range(min = 16, max = 4096), extend("format" = "int32"))]
     pub claim_window: u32,
     /// Longest wait for the function's answer, e.g. "30s". Default: the function's timeout plus the margin.
@@ -108,7 +108,7 @@ impl Default for DeliverySpec {
         Self {
             mode: DeliveryMode::AtMostOnce,
             max_in_flight: 64,
-            claim_window: 1024,
+            claim_window: 2048,
             timeout: None,
             expire_after: None,
             dead_letter: None,

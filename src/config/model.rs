@@ -186,7 +186,8 @@ impl Default for JournalConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct InvokerConfig {
-    /// Threads that call functions.
+    /// Threads that call functions. Two, because a woken function often lands on the core of the thread that woke it:
+    /// the other thread then keeps the rest of the machine busy.
     pub workers: usize,
     /// Longest wait for a TCP connection to a function.
     #[serde(with = "duration")]
@@ -210,7 +211,7 @@ pub struct InvokerConfig {
 impl Default for InvokerConfig {
     fn default() -> Self {
         Self {
-            workers: 1,
+            workers: 2,
             connect_timeout: Duration::from_secs(2),
             idle_timeout: Duration::from_millis(1500),
             max_response_bytes: 64 * 1024,

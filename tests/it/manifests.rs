@@ -105,7 +105,7 @@ fn defaults_are_those_of_the_documentation() {
     let core = &found.triggers.values().next().unwrap().object.core;
     assert_eq!(core.reference, ObjectRef::new("default", "orders"));
     assert_eq!(&*core.uid, "file:KafkaTrigger:default/orders");
-    assert_eq!((core.delivery.max_in_flight, core.delivery.claim_window), (64, 1024));
+    assert_eq!((core.delivery.max_in_flight, core.delivery.claim_window), (64, 2048));
     assert_eq!((core.dedup.window, core.dedup.max_entries), (Duration::from_secs(600), 1_000_000));
     assert!(core.dedup.enabled && core.filter.is_empty() && !core.paused);
 }
