@@ -7,6 +7,7 @@ use super::{
     intake::{Body, Intake, Item},
     link::{Change, Link, Voice},
     options::Options,
+    reply::ReplyTo,
 };
 use crate::{
     clock,
@@ -49,7 +50,9 @@ pub struct CoreThread {
     /// Messages to events.
     pub decoder: Decoder,
     /// Waiting messages and calls.
-    pub intake: Intake<()>,
+    pub intake: Intake<Option<ReplyTo>>,
+    /// Whether messages are answered on their reply subjects.
+    pub replies: bool,
     /// Whether originals are kept for dead letters.
     pub dead_letters: Option<Arc<super::dead_letter::DeadLetterSubject>>,
     /// Bounds.
@@ -130,7 +133,7 @@ impl Work {
                 self.thread.intake.flow.publish_slow();
             }
             self.count_losses(looked);
-            self.thread.intake.settle(|(), _| {});
+            self.settle();
             self.thread.intake.start();
             self.thread.intake.flow.publish();
             if self.thread.intake.is_window_full() {
@@ -200,12 +203,27 @@ impl Work {
         };
         let original = thread.dead_letters.is_some().then(|| Arc::new(original(message)));
         // The event shares the body with the original.
+        let most = usize::try_from(thread.options.max_reply_bytes).unwrap_or(usize::MAX);
+        let reply = ReplyTo::of(message.reply.as_ref().filter(|_| thread.replies), most);
         let (weight, body) = match thread.decoder.decode(raw) {
-            Ok(event) => (event.weight, Body::Event(Arc::new(event))),
+            Ok(mut event) => {
+                event.exchange = reply.as_ref().map(|reply| Arc::clone(reply.exchange()));
+                (event.weight, Body::Event(Arc::new(event)))
+            }
             Err(rejection) => (message.length, Body::Rejected(position, rejection)),
         };
         let lease = Arc::clone(&self.lease);
-        thread.intake.push(Item { body, original, weight, lease, note: () });
+        thread.intake.push(Item { body, original, weight, lease, note: reply });
+    }
+
+    /// Journals what ended, and answers who waits for it.
+    fn settle(&mut self) {
+        let CoreThread { intake, link, .. } = &mut self.thread;
+        intake.settle(|reply, outcome| {
+            if let Some(reply) = reply {
+                reply.send(link.client(), outcome);
+            }
+        });
     }
 
     /// Orders, the connection, and whether there should be a subscription at all.
@@ -312,11 +330,11 @@ impl Work {
         while self.thread.intake.flow.calls() > 0 && Instant::now() < until {
             let wake = Arc::clone(&self.thread.wake);
             let _ = tokio::time::timeout(TICK, wake.notified()).await;
-            self.thread.intake.settle(|(), _| {});
+            self.settle();
         }
         self.thread.intake.give_up(Outcome::Missed, "the dispatcher stopped before its turn came");
         self.tell(Outcome::Missed);
-        self.thread.intake.settle(|(), _| {});
+        self.settle();
         self.thread.intake.flow.publish();
         if let Some(client) = self.thread.link.client() {
             // Dead letters of the last calls.

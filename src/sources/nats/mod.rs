@@ -13,6 +13,7 @@ mod intake;
 mod link;
 pub mod options;
 pub mod publisher;
+mod reply;
 pub mod spec;
 mod start;
 mod stream;

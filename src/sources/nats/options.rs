@@ -40,6 +40,9 @@ pub struct Options {
     /// Largest message body.
     #[serde(with = "bytes")]
     pub max_body_bytes: u64,
+    /// Largest answer of a function that goes out as a reply.
+    #[serde(with = "bytes")]
+    pub max_reply_bytes: u64,
     /// Bytes of events over all subscriptions of the process; set from `memory.max_event_bytes`.
     #[serde(skip)]
     pub memory_bytes: usize,
@@ -59,6 +62,7 @@ impl Default for Options {
             register_dir: PathBuf::new(),
             failover_time: Duration::from_secs(10),
             max_body_bytes: 1 << 20,
+            max_reply_bytes: 512 << 10,
             memory_bytes: 256 << 20,
         }
     }

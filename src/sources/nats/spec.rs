@@ -55,6 +55,10 @@ const SUBJECT_FIX: &str =
     validation = (
         "has(self.stream) || (!has(self.durable) && !has(self.startingPosition))",
         "durable and startingPosition only go with stream"
+    ),
+    validation = (
+        "!has(self.stream) || !has(self.reply) || !self.reply",
+        "a stream's messages are not answered: their reply subject is the stream's own"
     )
 )]
 #[serde(rename_all = "camelCase")]
@@ -76,6 +80,9 @@ pub struct NATSTriggerSpec {
     /// Where a consumer that is new begins in the stream. Default latest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub starting_position: Option<StartingPosition>,
+    /// Whether the function's answer is published to a message's reply subject. Default false; not with `stream`.
+    #[serde(default)]
+    pub reply: bool,
     /// Servers as nats://host:port, separated by commas. Default: the dispatcher's own (`NATS_URL`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
@@ -144,6 +151,10 @@ impl Trigger for NATSTrigger {
 impl NATSTrigger {
     fn check_stream(&self, violations: &mut Vec<Violation>) {
         let spec = &self.spec;
+        if spec.reply && spec.stream.is_some() {
+            let what = "a stream's messages are not answered: their reply subject is the stream's own";
+            violations.push(Violation::new("/spec/reply", what, "remove reply, or stream"));
+        }
         let orphans =
             [("durable", spec.durable.is_some()), ("startingPosition", spec.starting_position.is_some())];
         for (field, _) in orphans.into_iter().filter(|(_, there)| *there && spec.stream.is_none()) {

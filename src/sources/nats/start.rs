@@ -85,7 +85,7 @@ impl Source for NatsSource {
             "{:?}",
             (
                 (&spec.topic, &spec.url, &spec.credentials, &spec.tls),
-                (&spec.stream, &spec.durable, &spec.starting_position),
+                (&spec.stream, &spec.durable, &spec.starting_position, spec.reply),
                 (&trigger.core.dedup, trigger.core.ordering),
                 trigger.core.delivery.dead_letter.as_ref().map(|d| &d.topic),
                 &trigger.core.uid,
@@ -168,6 +168,7 @@ impl Source for NatsSource {
                 subject: typed.spec.topic.as_str().into(),
                 group,
                 decoder,
+                replies: typed.spec.reply,
                 intake: Intake::new(Flow::new(parts).waking(Arc::clone(&wake)), serial),
                 dead_letters,
                 options,

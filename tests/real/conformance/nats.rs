@@ -27,6 +27,11 @@ impl Nats {
         self.own.as_ref().unwrap_or(&SHARED)
     }
 
+    /// What its subjects begin with.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     fn send(&mut self, messages: impl IntoIterator<Item = Message>) {
         let client = self.client.take().unwrap_or_else(|| self.server().client());
         client.publish(messages);

@@ -24,6 +24,7 @@ pub mod scenario;
 pub mod shop;
 pub mod spawn;
 pub mod throttle;
+pub mod valve;
 pub mod wait;
 pub mod web;
 pub mod witness;

@@ -119,6 +119,11 @@ impl NatsCluster {
         all.join(",")
     }
 
+    /// Ports of all servers.
+    pub fn ports(&self) -> impl Iterator<Item = u16> {
+        self.servers.iter().map(|server| server.port)
+    }
+
     /// Address of one server.
     pub fn url_of(&self, at: usize) -> String {
         format!("nats://{}:{}", self.address, self.servers[at].port)
@@ -333,7 +338,7 @@ fn configuration(at: usize, ports: &[(u16, u16)], home: &Path, (address, extra):
             ports.iter().map(|(_, route)| format!("\"nats://127.0.0.1:{route}\"")).collect();
         let _ = writeln!(
             text,
-            "cluster {{ name: tests, listen: \"127.0.0.1:{own_route}\", routes: [{}] }}",
+            "cluster {{ name: tests, no_advertise: true, listen: \"127.0.0.1:{own_route}\", routes: [{}] }}",
             routes.join(", ")
         );
     }
