@@ -18,12 +18,16 @@ use crate::{
     },
     cluster::secrets::SecretData,
     config::DispatcherConfig,
-    dispatch::{Route, Router, Settings, Subscription, SubscriptionParts, Window, WindowConfig, Workers},
+    dispatch::{
+        Route, Router, Settings, Subscription, SubscriptionParts, Window, WindowConfig, Workers,
+        store::shared::Rows,
+    },
     event::headers::HeaderTemplate,
     ledger::journal::Journal,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use std::{
+    path::Path,
     sync::{Arc, Mutex, atomic::AtomicUsize, mpsc},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -89,6 +93,15 @@ pub trait SourceKind: Send + Sync {
     /// Whether an address can only be this source's: by its scheme.
     fn is_address(&self, _address: &str) -> bool {
         false
+    }
+
+    /// Rows for claims on the servers at `address`, which [`Self::is_address`] knows; `credentials`: folder of one file a
+    /// value. Connects later, as often as it must.
+    ///
+    /// # Errors
+    /// The address or the credentials make no sense, or the source keeps no claims of others.
+    fn claim_store(&self, _address: &str, _credentials: Option<&Path>) -> Result<Arc<dyn Rows>, Error> {
+        Err(format!("{} keeps no claims of requests", self.name()).into())
     }
 
     /// Starts a server that speaks the source's protocol inside this process, for local mode; `None`: there is none.

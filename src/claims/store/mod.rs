@@ -1,9 +1,12 @@
 //! Claim stores: who may call for an event that has no position in a log (a request), and how it ended. One trait, three
 //! answers. Must never grant a key twice inside its window, and never forget one early because it is full.
 
+pub mod etcd;
 pub mod file;
+mod gateway;
 mod line;
 pub mod memory;
+pub mod shared;
 mod table;
 
 use crate::ledger::Outcome;
@@ -15,7 +18,8 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use std::time::Duration;
+use shared::Rows;
+use std::{path::Path, sync::Arc, time::Duration};
 
 /// A SHA-256 of length-prefixed parts: what callers choose must not meet another key on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -178,6 +182,16 @@ pub enum Durability {
     Shared,
 }
 
+/// Rows for claims on the servers at `address`, if its scheme is one of these stores'; `credentials`: folder of one file a value.
+/// Connects later, as often as it must.
+///
+/// # Errors
+/// The address or the credentials make no sense.
+pub fn connect(address: &str, credentials: Option<&Path>) -> Option<Result<Arc<dyn Rows>, String>> {
+    let open = || Ok(Arc::new(etcd::EtcdRows::new(address, credentials)?) as Arc<dyn Rows>);
+    etcd::is_address(address).then(open)
+}
+
 /// A store for the claims of one subscription. Shared by threads.
 pub trait ClaimStore: Send + Sync {
     /// Claims, if the key is free. The identical claim once more is granted again.
@@ -204,6 +218,11 @@ pub trait ClaimStore: Send + Sync {
 
     /// Claims and ends that are remembered, where that is known.
     fn len(&self) -> Option<usize>;
+
+    /// Why its promise is weaker than its durability says; `None`: it is not.
+    fn weakness(&self) -> Option<String> {
+        None
+    }
 
     /// Whether nothing is remembered, where that is known.
     fn is_empty(&self) -> Option<bool> {

@@ -7,6 +7,7 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -18,6 +19,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Where claims are kept.
     pub store: Store,
+    /// Folder of what the servers of the store want to know, one file a value; empty: nothing.
+    pub store_credentials: PathBuf,
     /// Connections at once; more wait in the kernel's queue.
     pub max_connections: usize,
     /// Requests at once, over all triggers; more are answered with 503.
@@ -61,6 +64,7 @@ impl Default for Options {
         Self {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)),
             store: Store::File,
+            store_credentials: PathBuf::new(),
             max_connections: 1024,
             max_requests: 512,
             max_waiting: 256,

@@ -40,7 +40,8 @@ impl HttpSource {
     /// A source that takes no requests yet. `dir`: where logs of claims are; `replicated`: whether other dispatchers may serve
     /// the same triggers.
     pub fn new(options: Options, dir: PathBuf, replicated: bool) -> Self {
-        let stores = Stores::new(options.store, "http", dir, replicated);
+        let stores = Stores::new(options.store.clone(), "http", dir, replicated)
+            .with_credentials(options.store_credentials.clone());
         Self {
             door: Arc::new(Door::new(options.read_timeout)),
             front: Mutex::default(),

@@ -8,7 +8,11 @@ use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 /// First and longest pause between two attempts to connect; each is spread by half, so that members do not come at once.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(8));
@@ -72,6 +76,23 @@ impl Access {
             connect = connect.tls_client_config(tls);
         }
         Ok(Self { servers, options: connect })
+    }
+
+    /// Access to `servers` with the files of `credentials`, if there are any.
+    ///
+    /// # Errors
+    /// An address is malformed, or credentials cannot be read.
+    pub fn to(text: &str, from: &'static str, credentials: Option<&Path>) -> Result<Self, Error> {
+        let mut connect = base(&Options::default());
+        if let Some(folder) = credentials {
+            let name = folder.display().to_string();
+            let credentials = Credentials { name: &name, place: Place::Folder(folder.to_path_buf()) };
+            connect = credentials.identify(connect)?;
+            if let Some(tls) = credentials.tls()? {
+                connect = connect.require_tls(true).tls_client_config(tls);
+            }
+        }
+        Ok(Self { servers: servers(text, from)?, options: connect })
     }
 
     /// Options for one connection, called `name` in the server's own lists.

@@ -1,5 +1,5 @@
 //! NATS: a message goes to one member of a queue group, once; there is no register, so what is lost is counted instead. With
-//! `spec.stream` it is JetStream, whose consumer on three servers is the register.
+//! `spec.stream` it is JetStream, whose consumer on three servers is the register. A bucket of it also keeps claims of requests.
 //! Each subscription is a queue group of its own, named as Kubeless named it. Must never share a connection between
 //! subscriptions: what one of them loses could not be told from what another one does.
 
@@ -14,17 +14,21 @@ mod link;
 pub mod options;
 pub mod publisher;
 mod reply;
+mod rows;
 pub mod spec;
 mod start;
 mod stream;
+mod takeover;
 
 use super::{Embedded, Error, Publisher, Source, SourceKind};
 use crate::{
     api::kind::{TriggerKind, TriggerObject},
     config::DispatcherConfig,
+    dispatch::store::shared::Rows,
 };
 use options::Options;
 use spec::NATSTrigger;
+use std::{path::Path, sync::Arc};
 
 /// The descriptor.
 pub struct Nats;
@@ -54,6 +58,10 @@ impl SourceKind for Nats {
 
     fn is_address(&self, address: &str) -> bool {
         ["nats://", "tls://", publisher::STORED].iter().any(|scheme| address.starts_with(scheme))
+    }
+
+    fn claim_store(&self, address: &str, credentials: Option<&Path>) -> Result<Arc<dyn Rows>, Error> {
+        Ok(Arc::new(rows::BucketRows::new(address, credentials)?))
     }
 
     fn embed(&self) -> Result<Option<Box<dyn Embedded>>, Error> {

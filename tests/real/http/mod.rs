@@ -2,8 +2,9 @@
 //! a time.
 
 pub mod rig;
+mod shared;
 
-use crate::support::witness::Behaviour;
+use crate::support::{wait, witness::Behaviour};
 use rig::{Rig, ask, opened, residual, try_ask};
 use std::{collections::BTreeSet, thread, time::Duration};
 
@@ -163,7 +164,11 @@ fn what_a_killed_dispatcher_had_claimed_is_named_and_never_called_again() {
         let rig = Rig::new(&[], "");
         let (mut dispatcher, to) = die_at(&rig, point);
         rig.wait_outcome("in_doubt", "k-1");
-        let again = ask(to, "POST /orders", &[("idempotency-key", "k-1")], "a");
+        // The journal has it before the store.
+        let again = wait::until("the store has it, too", LIMIT, || {
+            let again = ask(to, "POST /orders", &[("idempotency-key", "k-1")], "a");
+            (again.status != 409).then_some(again)
+        });
         assert_eq!((again.status, again.header("idempotent-replayed")), (502, Some("true")), "{again:?}");
         assert_eq!(rig.witness.len(), calls, "{point}");
         assert_eq!(ask(to, "POST /orders", &[("idempotency-key", "k-2")], "a").status, 200);

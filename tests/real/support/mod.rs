@@ -9,6 +9,7 @@ pub mod certificates;
 pub mod cli;
 pub mod cluster;
 pub mod dynamodb;
+pub mod etcd;
 pub mod installed;
 pub mod kafka;
 pub mod kafka_client;
