@@ -94,21 +94,21 @@ impl PushThread {
             Stored::Refused(Refusal::Full(after)) => {
                 self.parts.flow.release(waiting.ask.event.weight);
                 self.say("the claim store is full: raise dedup.maxEntries or shorten dedup.window");
-                self.refuse_for(waiting.reply, Verdict::Later { why: FULL, after });
+                self.refuse_for(waiting.reply, Verdict::Later { why: FULL, after, unknown: false });
             }
-            Stored::Refused(Refusal::Away(why)) => self.away(waiting, &why),
+            Stored::Refused(Refusal::Away(why)) => self.away(waiting, &why, false),
             Stored::Unknown(why) => {
                 // It may stand and is never called: without this its id would be in doubt for nothing.
                 self.loose.push((claim, How::Freed));
-                self.away(waiting, &why);
+                self.away(waiting, &why, true);
             }
         }
     }
 
-    fn away(&mut self, waiting: Waiting, why: &str) {
+    fn away(&mut self, waiting: Waiting, why: &str, unknown: bool) {
         self.parts.flow.release(waiting.ask.event.weight);
         self.say(&format!("the claim store does not answer: {why}"));
-        self.refuse_for(waiting.reply, Verdict::Later { why: AWAY, after: SOON });
+        self.refuse_for(waiting.reply, Verdict::Later { why: AWAY, after: SOON, unknown });
     }
 
     fn refuse_for(&mut self, reply: Reply, verdict: Verdict) {

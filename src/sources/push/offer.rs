@@ -63,6 +63,8 @@ pub enum Verdict {
         why: &'static str,
         /// Shortest pause.
         after: Duration,
+        /// Whether the store did not say if it took the claim.
+        unknown: bool,
     },
     /// It ended without a call.
     Passed(Outcome, String),

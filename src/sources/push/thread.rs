@@ -182,7 +182,7 @@ impl PushThread {
     /// Nothing was claimed: the request stays with its caller.
     pub(super) fn refuse(&mut self, reply: Reply, why: &'static str) {
         self.count_refused(why);
-        reply.tell(Verdict::Later { why, after: SOON });
+        reply.tell(Verdict::Later { why, after: SOON, unknown: false });
     }
 
     pub(super) fn count_refused(&mut self, why: &'static str) {
