@@ -17,7 +17,7 @@ use super::{
 /// The registration of this kind.
 pub const KIND: TriggerKind = TriggerKind {
     kind: "CronJobTrigger",
-    finalizer: "kubeless.io/cronjobtrigger",
+    finalizer: Some("kubeless.io/cronjobtrigger"),
     crd: CronJobTrigger::crd,
     decode,
     acts,

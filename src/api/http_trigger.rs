@@ -19,7 +19,7 @@ use super::{
 /// The registration of this kind.
 pub const KIND: TriggerKind = TriggerKind {
     kind: "HTTPTrigger",
-    finalizer: "kubeless.io/httptrigger",
+    finalizer: Some("kubeless.io/httptrigger"),
     crd: HTTPTrigger::crd,
     decode,
     acts,

@@ -16,8 +16,8 @@ use super::{
 pub struct TriggerKind {
     /// `kind` of its objects; the `apiVersion` is [`super::API_VERSION`].
     pub kind: &'static str,
-    /// Finalizer that Kubeless put on its objects: taken away, else they could not be deleted.
-    pub finalizer: &'static str,
+    /// Finalizer that Kubeless put on its objects: taken away, else they could not be deleted. `None`: it had no such kind.
+    pub finalizer: Option<&'static str>,
     /// The custom resource definition.
     pub crd: fn() -> CustomResourceDefinition,
     /// Reads and checks one whole object (`apiVersion` … `spec`); reports everything that is wrong with it.

@@ -24,10 +24,10 @@ use crate::{api::kind::TriggerKind, cluster::watch};
 /// are none.
 const OLD: &str = "kubeless.io/";
 
-/// The kinds among `kinds` that no other controller here looks at.
+/// The kinds among `kinds` that Kubeless had and no other controller here looks at.
 pub fn unwatched(kinds: &[TriggerKind]) -> impl Iterator<Item = TriggerKind> {
     let watched = [HttpTriggers::KIND, CronJobTriggers::KIND];
-    kinds.iter().copied().filter(move |kind| !watched.contains(&kind.kind))
+    kinds.iter().copied().filter(move |kind| kind.finalizer.is_some() && !watched.contains(&kind.kind))
 }
 
 /// The kind as the API server calls it.

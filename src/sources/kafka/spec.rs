@@ -17,7 +17,7 @@ use crate::api::{
 /// The registration of this kind.
 pub const KIND: TriggerKind = TriggerKind {
     kind: "KafkaTrigger",
-    finalizer: "kubeless.io/kafkatrigger",
+    finalizer: Some("kubeless.io/kafkatrigger"),
     crd: KafkaTrigger::crd,
     decode,
     acts: always_dispatcher,

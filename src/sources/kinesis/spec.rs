@@ -16,7 +16,7 @@ use crate::api::{
 /// The registration of this kind. The finalizer is misspelt in Kubeless, and so it is here.
 pub const KIND: TriggerKind = TriggerKind {
     kind: "KinesisTrigger",
-    finalizer: "kubeless.io/kenisistrigger",
+    finalizer: Some("kubeless.io/kenisistrigger"),
     crd: KinesisTrigger::crd,
     decode,
     acts: always_dispatcher,

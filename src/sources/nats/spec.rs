@@ -17,7 +17,7 @@ use crate::api::{
 /// The registration of this kind.
 pub const KIND: TriggerKind = TriggerKind {
     kind: "NATSTrigger",
-    finalizer: "kubeless.io/natstrigger",
+    finalizer: Some("kubeless.io/natstrigger"),
     crd: NATSTrigger::crd,
     decode,
     acts: always_dispatcher,

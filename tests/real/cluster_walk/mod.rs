@@ -207,7 +207,7 @@ impl Walk<'_> {
             let mut object = status::trigger(kind, "spoken-of", &spec);
             // As Kubeless left it on objects that it stored: they could not be deleted.
             let known = TRIGGERS.iter().find(|known| known.kind == *kind).expect("registered");
-            object["metadata"]["finalizers"] = json!([known.finalizer]);
+            object["metadata"]["finalizers"] = json!(Vec::from_iter(known.finalizer));
             self.cluster.apply(namespace, &object.to_string());
         }
         for (kind, _) in status::SPECS {
