@@ -2,6 +2,7 @@
 //! hands what it reads to a [`Subscription`](crate::dispatch::Subscription).
 
 pub mod cron;
+pub mod custom;
 pub mod http;
 pub mod kafka;
 pub mod kinesis;
@@ -39,11 +40,17 @@ const GENERATIONS: usize = 8;
 
 /// The list: one line per source.
 pub static KINDS: &[&dyn SourceKind] =
-    &[&kafka::Kafka, &nats::Nats, &kinesis::Kinesis, &cron::Clock, &http::Http];
+    &[&kafka::Kafka, &nats::Nats, &kinesis::Kinesis, &cron::Clock, &http::Http, &custom::Custom];
 /// Every trigger kind that is read and checked. One without a source in [`KINDS`] is accepted and not served: its status
 /// says so.
-pub static TRIGGERS: &[TriggerKind] =
-    &[kafka::spec::KIND, nats::spec::KIND, kinesis::spec::KIND, cronjob_trigger::KIND, http_trigger::KIND];
+pub static TRIGGERS: &[TriggerKind] = &[
+    kafka::spec::KIND,
+    nats::spec::KIND,
+    kinesis::spec::KIND,
+    cronjob_trigger::KIND,
+    http_trigger::KIND,
+    custom::spec::KIND,
+];
 
 /// The command line of each trigger kind that has one.
 pub static COMMANDS: &[TriggerCommand] = &[

@@ -90,6 +90,7 @@ fn names_are_those_of_kubeless() {
             "kinesistriggers kubeless.io v1beta1 kst kubeless,triggers",
             "cronjobtriggers kubeless.io v1beta1 ct kubeless,triggers",
             "httptriggers kubeless.io v1beta1 ht kubeless,triggers",
+            "customtriggers kubeless.io v1beta1 cst kubeless,triggers",
         ]
     );
 }

@@ -11,7 +11,7 @@ use kubeless::{
     invoker::Reason,
     ledger::Outcome,
     sources::{
-        KINDS, TRIGGERS, cron, http,
+        KINDS, TRIGGERS, cron, custom, http,
         kafka::{decode::Rejection, options::Options},
         nats,
     },
@@ -131,6 +131,20 @@ fn the_page_of_requests_leaves_nothing_out() {
     wanted.extend(toml::Table::try_from(http::options::Options::default()).unwrap().keys().cloned());
     let missing: Vec<_> = wanted.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
     assert!(missing.is_empty(), "docs/triggers/http.md does not name {missing:?}");
+}
+
+#[test]
+fn the_page_of_the_custom_trigger_leaves_nothing_out() {
+    let page = read("docs/triggers/custom.md");
+    let crd = serde_json::to_value((custom::spec::KIND.crd)()).unwrap();
+    let spec = crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec").unwrap();
+    let mut wanted = BTreeSet::new();
+    leaves(spec, "", &mut wanted);
+    // A pushed event has no topic beside it.
+    wanted.retain(|name| !name.starts_with("delivery.deadLetter"));
+    wanted.extend(toml::Table::try_from(custom::options::Options::default()).unwrap().keys().cloned());
+    let missing: Vec<_> = wanted.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "docs/triggers/custom.md does not name {missing:?}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod controller;
 mod controller_migration;
 mod crds;
 mod cron;
+mod custom;
 mod demo;
 mod dev;
 mod dev_sources;

@@ -32,6 +32,7 @@ pub const SPECS: &[(&str, &str)] = &[
         "HTTPTrigger",
         r#"{"function-name": "nobody", "host-name": "shop.example.com", "delivery": {"through": "Dispatcher"}}"#,
     ),
+    ("CustomTrigger", r#"{"function-name": "nobody", "secret": "push"}"#),
 ];
 
 pub fn trigger(kind: &str, name: &str, spec: &Value) -> Value {

@@ -14,6 +14,7 @@ macro_rules! files {
 files![
     "crds/Kustomization",
     "crds/cronjobtriggers.kubeless.io.yaml",
+    "crds/customtriggers.kubeless.io.yaml",
     "crds/functions.kubeless.io.yaml",
     "crds/httptriggers.kubeless.io.yaml",
     "crds/kafkatriggers.kubeless.io.yaml",

@@ -3,6 +3,7 @@
 
 mod bugs;
 mod cron;
+mod custom;
 mod http;
 mod jetstream;
 mod kafka;

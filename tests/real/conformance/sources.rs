@@ -3,6 +3,7 @@
 use super::{
     JetStream, Nats, Property, SingleCopy,
     cron::Cron,
+    custom::Custom,
     http::Http,
     kafka::Kafka,
     kinesis::{Kinesis, Local, Moto},
@@ -55,3 +56,4 @@ conformance!(kinesis_keeps_the_rules, Kinesis<Local>);
 conformance!(kinesis_on_moto_keeps_the_rules, Kinesis<Moto>);
 conformance!(cron_keeps_the_rules, Cron);
 conformance!(http_keeps_the_rules, Http);
+conformance!(custom_keeps_the_rules, Custom);
