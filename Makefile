@@ -6,15 +6,15 @@ TESTKIT := --features testkit
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build fmt check python node alerts images real faults test cluster cluster-down campaign bench demo fuzz crds deny clean
+.PHONY: help setup build fmt check python node alerts images real faults test cluster cluster-down campaign bench bench-sources demo fuzz crds deny clean
 
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: ## install what a Debian machine lacks for building and testing (first 10 to 17 minutes, most of it Kubernetes; then instant)
 	@scripts/setup.sh test
 
-build: ## the binaries, released form (cold: 10 to 18 minutes on two cores, most of it link-time optimisation)
+build: ## the binaries, released form (cold: usually 10 minutes on two cores)
 	@scripts/setup.sh build
 	cargo build --release --bins
 
@@ -63,6 +63,10 @@ campaign: setup ## the fault tests with larger numbers (hours)
 bench: ## the whole path against the limit wrk finds (usually 10 minutes; benches/README.md)
 	@scripts/setup.sh bench
 	cargo bench --bench pipeline
+
+bench-sources: ## NATS, JetStream, Kinesis and HTTP against bare clients and wrk (usually 5 minutes)
+	@scripts/setup.sh bench
+	cargo bench --bench pipeline -- sources
 
 demo: ## 10,000 real events, a kill -9 in the middle, nothing invoked twice (under 2 minutes after the build)
 	@scripts/demo.sh

@@ -133,5 +133,5 @@ fi
 
 case $purpose in
 test) "$here/parts.sh" fetch ;;
-bench) "$here/parts.sh" fetch kafka ;;
+bench) "$here/parts.sh" fetch kafka nats kinesis ;;
 esac

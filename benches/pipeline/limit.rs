@@ -5,7 +5,7 @@ use crate::{
     child::{Role, Sink, values},
     kafka,
 };
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 /// What one measurement of the limit found.
 #[derive(Clone, Copy, Debug)]
@@ -55,20 +55,21 @@ pub fn measure(sink: &Sink, topic: Topic<'_>, script: &Path, seconds: f64, pace:
     let duration = seconds.ceil().to_string();
     let mut drain = Role::own(&["drain", topic.bootstrap, topic.name, &partitions, &pace_text, &duration]);
     assert_eq!(drain.line(), "begun");
-    let url = format!("http://{}/", sink.address);
-    let script = script.display().to_string();
-    let wrk = Role::start("wrk", &["-t1", "-c64", &format!("-d{duration}s"), "-s", &script, &url]);
-    let (said, cpu) = wrk.finish();
-    let (drained, _) = drain.finish();
-    let (said, drained) = (values(&said), values(&drained));
-    let read = |from: &std::collections::HashMap<String, f64>, name: &str| {
-        from.get(name).copied().unwrap_or_else(|| panic!("no {name} in {from:?}"))
-    };
+    let (per_s, wrk_cpu) = wrk(&format!("http://{}/", sink.address), script, seconds);
+    let drained = values(&drain.finish().0);
+    Limit { per_s, wrk_cpu, drain_cpu: read(&drained, "cpu") / read(&drained, "records") * 1e6 }
+}
+
+/// Requests a second that `wrk` makes of `url` for `seconds`, and its CPU seconds per million of them.
+pub fn wrk(url: &str, script: &Path, seconds: f64) -> (f64, f64) {
+    let (duration, script) = (format!("-d{}s", seconds.ceil()), script.display().to_string());
+    let (said, cpu) = Role::start("wrk", &["-t1", "-c64", &duration, "-s", &script, url]).finish();
+    let said = values(&said);
     assert_eq!(read(&said, "errors"), 0.0, "wrk met errors");
     let requests = read(&said, "requests");
-    Limit {
-        per_s: requests / (read(&said, "duration_us") / 1e6),
-        wrk_cpu: cpu / requests * 1e6,
-        drain_cpu: read(&drained, "cpu") / read(&drained, "records") * 1e6,
-    }
+    (requests / (read(&said, "duration_us") / 1e6), cpu / requests * 1e6)
+}
+
+fn read(from: &HashMap<String, f64>, name: &str) -> f64 {
+    from.get(name).copied().unwrap_or_else(|| panic!("no {name} in {from:?}"))
 }

@@ -1,6 +1,6 @@
 //! The whole path: real Kafka → claim → one HTTP POST per event, held against what `wrk` makes of the same sink in the
-//! same run. `make bench` runs it; benches/README.md says how to read it. Must never report a figure without the limit
-//! measured beside it.
+//! same run. `make bench` runs it, `make bench-sources` the same for the other sources; benches/README.md says how to read
+//! it. Must never report a figure without the limit measured beside it.
 
 mod child;
 mod http;
@@ -10,6 +10,7 @@ mod procfs;
 mod report;
 mod settings;
 mod sink;
+mod sources;
 mod subject;
 #[path = "../../tests/real/support/mod.rs"]
 mod support;
@@ -42,6 +43,11 @@ fn main() -> std::io::Result<()> {
             kafka::feed(text(1), text(2), shape, number(5), number(6));
         }
         "drain" => kafka::drain(text(1), text(2), number(3) as usize, number(4), number(5)),
+        "drain-subject" => sources::drain_subject(text(1), text(2), number(3) as usize),
+        "drain-stream" => sources::drain_stream(text(1), text(2), number(3) as usize),
+        "drain-shards" => sources::drain_shards(text(1), text(2), number(3) as usize),
+        "flood" => sources::flood(text(1), text(2), number(3) as usize),
+        "sources" => sources::run(&Settings::read()),
         _ => run(&Settings::read()),
     }
     Ok(())

@@ -49,23 +49,37 @@ pub struct Latency {
     pub commit_ms: f64,
 }
 
-struct Running {
+/// The product, running.
+pub struct Running {
     // Dropped, and so stopped, before its folder goes.
     dispatcher: Dispatcher,
     _dir: tempfile::TempDir,
 }
 
-fn start(sink: &Sink, topic: Topic<'_>) -> Running {
+/// The product with the function `sink` (label `app: sink`) and what `write` adds to its folder and manifests; `write` gives
+/// further arguments.
+pub fn start_with(sink: &Sink, write: impl FnOnce(&Path, &Manifests) -> Vec<String>) -> Running {
+    sink.reset();
     let dir = tempfile::Builder::new().prefix("kubeless-bench-").tempdir().expect("a temporary folder");
     let manifests = Manifests::new(dir.path());
     manifests.function("sink", &[("app", "sink")], &[sink.address]);
-    let spec =
-        format!("  bootstrapServers: \"{}\"\n  startingPosition: earliest\n{}", topic.bootstrap, more_spec());
-    // A name of its own makes a consumer group of its own.
-    let name = format!("bench-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-    manifests.kafka_trigger(&name, topic.name, ("app", "sink"), &spec);
-    let dispatcher = launch(dir.path(), manifests.dir());
+    let arguments = write(dir.path(), &manifests);
+    let dispatcher = launch(dir.path(), manifests.dir(), arguments);
     Running { dispatcher, _dir: dir }
+}
+
+/// A name that no other trigger of this process has.
+pub fn fresh_name() -> String {
+    format!("bench-{}", NUMBER.fetch_add(1, Ordering::Relaxed))
+}
+
+fn start(sink: &Sink, topic: Topic<'_>) -> Running {
+    start_with(sink, |_, manifests| {
+        let place = format!("  bootstrapServers: \"{}\"\n  startingPosition: earliest\n", topic.bootstrap);
+        // A name of its own makes a consumer group of its own.
+        manifests.kafka_trigger(&fresh_name(), topic.name, ("app", "sink"), &(place + &more_spec()));
+        Vec::new()
+    })
 }
 
 /// Further lines of the trigger's spec (`BENCH_TRIGGER`), for trying settings out.
@@ -73,7 +87,7 @@ fn more_spec() -> String {
     std::env::var("BENCH_TRIGGER").unwrap_or_default()
 }
 
-fn launch(dir: &Path, manifests: &Path) -> Dispatcher {
+fn launch(dir: &Path, manifests: &Path, arguments: Vec<String>) -> Dispatcher {
     let mut launch = Launch::dispatcher(dir, "dispatcher");
     // Another build of it (`BENCH_DISPATCHER`), for comparing two in one run.
     if let Ok(program) = std::env::var("BENCH_DISPATCHER") {
@@ -87,14 +101,17 @@ fn launch(dir: &Path, manifests: &Path) -> Dispatcher {
     ] {
         launch = launch.arg(flag).arg(value);
     }
-    launch.start()
+    launch.args(arguments).start()
 }
 
 /// Drains the whole topic of `events`.
 pub fn throughput(sink: &Sink, topic: Topic<'_>, events: usize) -> Measured {
-    sink.reset();
+    drained(sink, start(sink, topic), events)
+}
+
+/// The same of any source that holds `events`.
+pub fn drained(sink: &Sink, mut running: Running, events: usize) -> Measured {
     let sink_before = sink.cpu();
-    let mut running = start(sink, topic);
     let stats = wait_count(sink, &mut running.dispatcher, events);
     let pid = running.dispatcher.pid();
     let (cpu, sink_cpu, millions) = (procfs::cpu_seconds(pid), sink.cpu() - sink_before, events as f64 / 1e6);
@@ -137,21 +154,52 @@ pub fn latency(sink: &Sink, topic: Topic<'_>, keys: usize, rate: f64, seconds: f
     }
 }
 
+/// What `feed` sends (`events` of them) to a source that keeps nothing: all must have ended, and be called at most once.
+/// Returns the share that was delivered, too.
+pub fn fed(sink: &Sink, mut running: Running, events: usize, feed: impl FnOnce()) -> (Measured, f64) {
+    running.wait_connected();
+    let pid = running.dispatcher.pid();
+    let cpu_before = procfs::cpu_seconds(pid);
+    feed();
+    let ended = wait::try_until(PATIENCE, || {
+        let page = metrics::scrape(running.dispatcher.admin());
+        (page.get("kubeless_events_total", &[])? >= events as f64).then_some(page)
+    });
+    let page = ended.unwrap_or_else(|| panic!("not all ended:\n{}", running.dispatcher.output()));
+    let (stats, cpu) = (sink.stats(), procfs::cpu_seconds(pid) - cpu_before);
+    let called = stats["count"];
+    assert_eq!(page.get("kubeless_events_total", &[("outcome", "delivered")]), Some(called));
+    let per_s = (called - 1.0) / ((stats["last_us"] - stats["first_us"]) / 1e6);
+    (Measured { per_s, cpu: cpu / called * 1e6, ..Measured::default() }, called / events as f64)
+}
+
+impl Running {
+    /// CPU seconds it has spent so far.
+    pub fn cpu(&self) -> f64 {
+        procfs::cpu_seconds(self.dispatcher.pid())
+    }
+
+    /// Returns once it is ready and its trigger has its server.
+    pub fn wait_connected(&mut self) {
+        self.dispatcher.wait_ready(PATIENCE);
+        let admin = self.dispatcher.admin();
+        let connected = wait::try_until(PATIENCE, || {
+            let page = metrics::scrape(admin);
+            (page.get("kubeless_source_connected", &[]) == Some(1.0)).then_some(())
+        });
+        connected.expect("the trigger connects");
+    }
+}
+
 /// Resident MiB with one trigger that has nothing to do.
 pub fn idle(sink: &Sink, topic: Topic<'_>) -> f64 {
     let mut running = start(sink, topic);
-    running.dispatcher.wait_ready(PATIENCE);
-    let connected = wait::try_until(PATIENCE, || {
-        let page = metrics::scrape(running.dispatcher.admin());
-        (page.get("kubeless_source_connected", &[]) == Some(1.0)).then_some(())
-    });
-    connected.expect("the trigger connects");
+    running.wait_connected();
     procfs::resident_mib(running.dispatcher.pid())
 }
 
 /// A request head as the product writes it, from a topic with at least one event.
 pub fn head(sink: &Sink, topic: Topic<'_>, events: usize) -> String {
-    sink.reset();
     let mut running = start(sink, topic);
     wait_count(sink, &mut running.dispatcher, events);
     sink.head()

@@ -127,8 +127,16 @@ pub struct SharedStore {
     rows: Arc<dyn Rows>,
     space: Arc<str>,
     window: Mutex<Duration>,
-    /// Versions of own open claims.
-    versions: Mutex<HashMap<Digest, Version>>,
+    /// Versions of own open claims, and of those taken over. By claim, not by key: a repeat whose answer was lost is freed under
+    /// the same key while the first one runs.
+    versions: Mutex<HashMap<ClaimId, Version>>,
+}
+
+/// What makes two claims the same: [`Claim::is`].
+type ClaimId = (Digest, u64, u64);
+
+fn id_of(claim: &Claim) -> ClaimId {
+    (claim.key, claim.owner, claim.number)
 }
 
 impl SharedStore {
@@ -138,7 +146,7 @@ impl SharedStore {
         Self { rows, space: space.into(), window: Mutex::new(bounds.window), versions: Mutex::default() }
     }
 
-    fn versions(&self) -> MutexGuard<'_, HashMap<Digest, Version>> {
+    fn versions(&self) -> MutexGuard<'_, HashMap<ClaimId, Version>> {
         self.versions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -170,7 +178,7 @@ impl SharedStore {
         for _ in 0..ATTEMPTS {
             match self.write(&row, expected.take()).await {
                 Ok(version) => {
-                    self.versions().insert(row.claim.key, version);
+                    self.versions().insert(id_of(&row.claim), version);
                     return Reply::Granted;
                 }
                 Err(Failed::Conflict) => {}
@@ -180,7 +188,7 @@ impl SharedStore {
             match self.read(&row.claim.key).await {
                 // Our own write, whose answer said that it was there already: it was sent twice.
                 Ok(Some((held, version))) if is_untouched(&held, &row) => {
-                    self.versions().insert(row.claim.key, version);
+                    self.versions().insert(id_of(&row.claim), version);
                     return Reply::Granted;
                 }
                 Ok(Some((held, version))) if held.free => expected = Some(version),
@@ -218,7 +226,7 @@ impl SharedStore {
 
     async fn finish(&self, claim: Claim, how: How) -> Result<(), String> {
         let row = self.over(&claim, how);
-        let known = self.versions().remove(&claim.key);
+        let known = self.versions().remove(&id_of(&claim));
         if let Some(version) = known {
             match self.write(&row, Some(version)).await {
                 Ok(_) => return Ok(()),
@@ -256,7 +264,7 @@ impl SharedStore {
             row.heir = Some((by, until_ms));
             // Whoever did not get an answer waits until its own time as an heir would be over.
             if let Ok(version) = self.write(&row, Some(version)).await {
-                self.versions().insert(key, version);
+                self.versions().insert(id_of(&row.claim), version);
                 taken.push(row.claim);
             }
         }
@@ -438,6 +446,20 @@ mod tests {
         let again = now(three.claim(claim(1, 3, 1)));
         let Reply::Refused(Refusal::Held(held)) = again else { panic!("{again:?}") };
         assert_eq!(held.end.map(|end| end.outcome), Some(Outcome::Delivered));
+    }
+
+    #[test]
+    fn freeing_a_repeat_that_nobody_answered_leaves_the_first_one_claimed() {
+        let rows = Arc::new(Table::default());
+        let store = store(&rows);
+        let (first, repeat) = (claim(1, 1, 1), claim(1, 1, 2));
+        assert_eq!(now(store.claim(first.clone())), Reply::Granted);
+        rows.meet(Fate::Unanswered);
+        assert!(matches!(now(store.claim(repeat.clone())), Reply::Unknown(_)));
+        now(store.end(&repeat, How::Freed)).expect("it is not there");
+        let again = now(store.claim(claim(1, 2, 1)));
+        assert!(matches!(again, Reply::Refused(Refusal::Held(held)) if held.claim.is(&first)), "it runs");
+        now(store.end(&first, ended(Outcome::Delivered))).expect("it is there");
     }
 
     #[test]
