@@ -12,6 +12,9 @@ pub const FORM: u32 = 1;
 /// them, because other people's tools read such counters as signed numbers.
 pub const FIRST_VERSIONS: std::ops::RangeTo<u64> = ..1 << 62;
 
+/// Beyond the retention, before a row is deleted: for clocks that differ, and lists that are late.
+const FORGOTTEN_MARGIN_MS: i64 = 3_600_000;
+
 /// Names a start of a subscription's thread: what was sent is known to that memory alone (N3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -101,6 +104,15 @@ impl Row {
         }
     }
 
+    /// Whether it may be deleted at `now_ms` (Unix): all that its shard held ended, and is certainly beyond the stream's
+    /// retention, so that a row made anew would find nothing. That a dispatcher does not see the shard in its list is no
+    /// reason: the list may be from before the shard was made.
+    pub fn is_forgotten(&self, retention_ms: i64, now_ms: i64) -> bool {
+        let last_ms = self.seen_ms.max(self.time_ms);
+        let over_ms = last_ms.saturating_add(retention_ms).saturating_add(FORGOTTEN_MARGIN_MS);
+        self.ended && self.open.is_empty() && last_ms >= 0 && over_ms < now_ms
+    }
+
     /// Its text in a store.
     pub fn encode(&self) -> String {
         // No map with other keys than texts, nothing that fails by itself.
@@ -114,5 +126,29 @@ impl Row {
     pub fn decode(text: &str) -> Result<Self, String> {
         let row: Self = serde_json::from_str(text).map_err(|e| e.to_string())?;
         if row.form == FORM { Ok(row) } else { Err(format!("form {}, this version knows {FORM}", row.form)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_goes_only_when_its_records_are_beyond_retention() {
+        let day_ms = 24 * 3_600_000;
+        let row = Row { ended: true, seen_ms: 1_000, ..Row::new(1, Start::Horizon) };
+        let long = 1_000 + day_ms + FORGOTTEN_MARGIN_MS;
+        assert!(row.is_forgotten(day_ms, long + 1));
+        assert!(!row.is_forgotten(day_ms, long), "its records may still be read");
+        let later = Row { time_ms: 2_000, ..row.clone() };
+        assert!(!later.is_forgotten(day_ms, long + 1));
+        let entry = Entry { at: "1/0".parse().expect("a place"), ms: 0, by: Token(1) };
+        for kept in [
+            Row { ended: false, ..row.clone() },
+            Row { seen_ms: -1, ..row.clone() },
+            Row { open: vec![entry], ..row },
+        ] {
+            assert!(!kept.is_forgotten(day_ms, i64::MAX), "{kept:?}");
+        }
     }
 }

@@ -94,7 +94,7 @@ impl<const SERVERS: usize> Source for OnServers<SERVERS> {
         // An event of a killed process is named this long after its function's timeout, by whoever listens then: a successor
         // must have started by that time, on a busy machine too.
         let options = [
-            "sources.nats.ack_margin=5s".to_owned(),
+            "sources.nats.ack_margin=12s".to_owned(),
             "invoker.timeout_margin=500ms".to_owned(),
             "sources.nats.failover_time=5s".to_owned(),
             format!("sources.nats.register_dir={}", self.register.path().display()),

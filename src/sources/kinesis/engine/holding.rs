@@ -212,15 +212,17 @@ impl Engine {
         self.list_at = Instant::now();
     }
 
-    /// Rows of shards that the service has forgotten, and signs of life of dispatchers that are gone.
+    /// Rows of shards whose records the service has forgotten, and signs of life of dispatchers that are gone.
     fn tidy(&mut self, texts: &BTreeMap<String, Stored>, now_ms: u64) {
         let Some(generation) = &self.generation else { return };
         let mut rubbish = self.members.forgotten(now_ms, self.failover_ms());
         if self.parts.only.is_none() && !self.slots.is_empty() {
+            let (retention_ms, unix_ms) = (generation.retention_ms, clock::unix_ms());
             let gone = texts.iter().filter(|(key, stored)| {
                 let id = key.strip_prefix(SHARD);
-                let ended = || Row::decode(&stored.text).is_ok_and(|row| row.ended);
-                id.is_some_and(|id| !self.slots.contains_key(id)) && ended()
+                let forgotten =
+                    || Row::decode(&stored.text).is_ok_and(|row| row.is_forgotten(retention_ms, unix_ms));
+                id.is_some_and(|id| !self.slots.contains_key(id)) && forgotten()
             });
             rubbish.extend(gone.map(|(key, stored)| (key.clone(), stored.clone())));
         }
