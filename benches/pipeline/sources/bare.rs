@@ -2,7 +2,10 @@
 //! process of its own. Must never keep what it read.
 
 use crate::kafka::body;
-use async_nats::jetstream::{self, consumer::pull};
+use async_nats::{
+    ServerAddr,
+    jetstream::{self, consumer::pull},
+};
 use aws_sdk_kinesis::{
     Client,
     config::{BehaviorVersion, Credentials, Region},
@@ -23,6 +26,12 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     runtime.expect("a runtime").block_on(future)
 }
 
+/// Connects to one of these servers, separated by commas.
+async fn connect(url: &str) -> async_nats::Client {
+    let servers: Vec<ServerAddr> = url.split(',').map(|one| one.parse().expect("an address")).collect();
+    async_nats::connect(servers).await.expect("a server is there")
+}
+
 fn say(count: usize, begun: Instant, ended: Instant) {
     println!("per_s={}", count as f64 / ended.duration_since(begun).as_secs_f64());
 }
@@ -30,7 +39,7 @@ fn say(count: usize, begun: Instant, ended: Instant) {
 /// Sends `count` events as fast as the client goes.
 pub fn flood(url: &str, subject: &str, count: usize) {
     block_on(async {
-        let client = async_nats::connect(url).await.expect("the server is there");
+        let client = connect(url).await;
         let body = bytes::Bytes::from(body(None));
         for _ in 0..count {
             client.publish(subject.to_owned(), body.clone()).await.expect("the connection is open");
@@ -42,7 +51,7 @@ pub fn flood(url: &str, subject: &str, count: usize) {
 /// Counts what arrives until `count` are there or nothing comes any more.
 pub fn drain_subject(url: &str, subject: &str, count: usize) {
     block_on(async {
-        let client = async_nats::connect(url).await.expect("the server is there");
+        let client = connect(url).await;
         let mut messages = client.subscribe(subject.to_owned()).await.expect("the connection is open");
         client.flush().await.expect("the connection is open");
         println!("begun");
@@ -59,7 +68,7 @@ pub fn drain_subject(url: &str, subject: &str, count: usize) {
 /// Pulls and acknowledges `count` messages.
 pub fn drain_stream(url: &str, stream: &str, count: usize) {
     block_on(async {
-        let client = async_nats::connect(url).await.expect("the server is there");
+        let client = connect(url).await;
         let stream = jetstream::new(client).get_stream(stream).await.expect("it was made");
         let consumer = stream.create_consumer(pull::Config { max_deliver: 1, ..Default::default() }).await;
         let consumer = consumer.expect("the stream takes consumers");
