@@ -70,7 +70,7 @@ impl Controller {
     fn end(&mut self) {
         self.shutdown.request();
         let (Some(runtime), Some(task)) = (self.runtime.take(), self.task.take()) else { return };
-        let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(30), task).await });
+        let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(90), task).await });
         if !std::thread::panicking() {
             ended.expect("it stops").expect("no panic");
         }
