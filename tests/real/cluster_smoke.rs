@@ -48,7 +48,7 @@ spec:
         image: docker.io/kubeless/smoke:test
         imagePullPolicy: Never
         securityContext: *restricted
-        readinessProbe: {httpGet: {port: 8080}, periodSeconds: 1}
+        readinessProbe: {httpGet: {port: 8080}, periodSeconds: 1, timeoutSeconds: 5}
         volumeMounts: [{name: code, mountPath: /code}]
 "#;
 
@@ -66,18 +66,30 @@ fn deploy(cluster: &Cluster, prefix: &str) -> (String, SocketAddr) {
     (namespace, address)
 }
 
-fn answers(address: SocketAddr) -> String {
-    wait::until("an answer of the Service", LIMIT, || {
-        get(address, "/").ok().filter(|(status, _)| *status == 200)
+/// The answer of the Service; where there is none, panics with what the cluster says of its Pods.
+#[track_caller]
+fn answers(cluster: &Cluster, namespace: &str, address: SocketAddr) -> String {
+    let mut last = String::new();
+    let ask = || match get(address, "/") {
+        Ok((200, body)) => Some(body),
+        other => {
+            last = format!("{other:?}");
+            None
+        }
+    };
+    wait::try_until(LIMIT, ask).unwrap_or_else(|| {
+        let tell = |args: &[&str]| cluster.try_kubectl(args, "").unwrap_or_else(|error| error);
+        let pods = tell(&["describe", "pods,endpointslices", "-n", namespace]);
+        let logs = tell(&["logs", "-n", namespace, "deployment/hello", "--tail=20"]);
+        panic!("{address} did not answer in {LIMIT:?}: {last}\n{pods}\n{logs}")
     })
-    .1
 }
 
 #[test]
 fn code_from_a_config_map_answers_on_a_service_that_has_a_name() {
     let cluster = cluster::shared();
     let (namespace, address) = deploy(cluster, "smoke");
-    assert_eq!(answers(address), "hello first\n");
+    assert_eq!(answers(cluster, &namespace, address), "hello first\n");
 
     let found = cluster.sh(&namespace, "deployment/hello", "getent hosts hello kubernetes.default");
     let mut found = found.lines().filter_map(|line| line.split_whitespace().next());
@@ -111,10 +123,17 @@ fn a_pod_that_the_namespace_forbids_is_refused() {
 fn a_cluster_survives_the_loss_of_its_parts_and_leaves_nothing_behind() {
     let before = rules();
     let mut cluster = Cluster::start();
-    let (_, address) = deploy(&cluster, "loss");
+    let (namespace, address) = deploy(&cluster, "loss");
+    // A Deployment is available before the Service's addresses have reached the node: without the API server they
+    // never would.
+    assert_eq!(answers(&cluster, &namespace, address), "hello first\n");
     cluster.kill9("kube-apiserver");
     assert!(cluster.try_kubectl(&["get", "nodes", "--request-timeout=5s"], "").is_err());
-    assert_eq!(answers(address), "hello first\n", "Pods and Services go on without the API server");
+    assert_eq!(
+        answers(&cluster, &namespace, address),
+        "hello first\n",
+        "Pods and Services go on without the API server"
+    );
     cluster.kill9("etcd");
     cluster.start_again("etcd");
     cluster.start_again("kube-apiserver");
