@@ -25,13 +25,14 @@ fn double_calls(scenario: &Scenario) -> Vec<String> {
 
 /// Runs victims with `bug` that die at `point`, then a successor with the same bug, until the oracle complains.
 fn caught_by_crash(bug: &str, point: &str, repeat_every: usize) -> Vec<String> {
-    // Far enough back that a crash falls between the two.
-    let back = 25;
+    // Further back than claims reach (`claimWindow`): the first one was called before the crash, the second one was not.
+    let back = 80;
     let cluster = kafka::shared();
     let mut scenario = Scenario::new(cluster, 2, 1, TRIGGER);
     for round in 1..=4 {
-        scenario.produce(cluster, &Plan { count: 400, repeat_every, keys: 40, back });
-        let point = format!("{point}:{}", round * 2);
+        scenario.produce(cluster, &Plan { count: 1_600, repeat_every, keys: 40, back });
+        // Far enough in for such a repeat, and before the last claim however large each is.
+        let point = format!("{point}:{}", 4 + round * 4);
         let mut victim =
             scenario.launch("victim").env("KUBELESS_BUG", bug).env("KUBELESS_POINT", point).start();
         let died = wait::try_until(Duration::from_secs(30), || victim.exited());
