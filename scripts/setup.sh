@@ -69,6 +69,8 @@ for_test() {
     need iproute2 have ip
     need procps have sysctl
     need slirp4netns have slirp4netns
+    # A claim store.
+    need redis-server have redis-server
     # Its images (scripts/test-images.sh).
     need buildah have buildah
     need mmdebstrap have mmdebstrap

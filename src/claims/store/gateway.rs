@@ -134,7 +134,7 @@ pub(super) fn login(credentials: Option<&Path>) -> Result<Option<Login>, String>
     }
 }
 
-fn read(credentials: Option<&Path>, name: &str) -> Result<Option<Vec<u8>>, String> {
+pub(super) fn read(credentials: Option<&Path>, name: &str) -> Result<Option<Vec<u8>>, String> {
     let Some(path) = credentials.map(|dir| dir.join(name)) else { return Ok(None) };
     match fs::read(&path) {
         Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),

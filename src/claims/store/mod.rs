@@ -1,11 +1,13 @@
 //! Claim stores: who may call for an event that has no position in a log (a request), and how it ended. One trait, three
 //! answers. Must never grant a key twice inside its window, and never forget one early because it is full.
 
+pub mod dynamodb;
 pub mod etcd;
 pub mod file;
 mod gateway;
 mod line;
 pub mod memory;
+pub mod redis;
 pub mod shared;
 mod table;
 
@@ -188,8 +190,17 @@ pub enum Durability {
 /// # Errors
 /// The address or the credentials make no sense.
 pub fn connect(address: &str, credentials: Option<&Path>) -> Option<Result<Arc<dyn Rows>, String>> {
-    let open = || Ok(Arc::new(etcd::EtcdRows::new(address, credentials)?) as Arc<dyn Rows>);
-    etcd::is_address(address).then(open)
+    let shared = |rows: Result<Arc<dyn Rows>, String>| Some(rows);
+    if etcd::is_address(address) {
+        return shared(etcd::EtcdRows::new(address, credentials).map(|rows| Arc::new(rows) as _));
+    }
+    if dynamodb::is_address(address) {
+        return shared(dynamodb::DynamoRows::new(address, credentials).map(|rows| Arc::new(rows) as _));
+    }
+    if redis::is_address(address) {
+        return shared(redis::RedisRows::new(address, credentials).map(|rows| Arc::new(rows) as _));
+    }
+    None
 }
 
 /// A store for the claims of one subscription. Shared by threads.

@@ -261,7 +261,7 @@ mod tests {
         let event = decoder(Some(pointer.clone())).decode(&raw("{\"id\":\"x7\"}")).unwrap();
         assert_eq!((&*event.attributes.id, event.business), ("x7", Some(BusinessId::of(&[b"x7"]))));
         assert_eq!(decoder(Some(pointer)).decode(&raw("{}")).unwrap().business, None);
-        assert_eq!(decoder(Some(DedupKey::RecordKey)).decode(&raw("")).unwrap().attributes.id, "k".into());
+        assert_eq!(&*decoder(Some(DedupKey::RecordKey)).decode(&raw("")).unwrap().attributes.id, "k");
         assert_eq!(decoder(None).decode(&raw(&"x".repeat(401))).unwrap_err(), TOO_LARGE);
     }
 }

@@ -118,7 +118,7 @@ impl Stores {
     fn unknown(&self, address: &str) -> String {
         format!(
             "sources.{}.store {address:?} is neither \"file\", \"memory\" nor the address of servers that keep claims: \
-             write nats://host:port or etcd://host:port, several with commas",
+             write nats://host:port or etcd://host:port, several with commas, dynamodb://region/table or redis://host:port",
             self.source
         )
     }

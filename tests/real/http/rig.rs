@@ -23,6 +23,8 @@ pub struct Rig {
     pub manifests: Manifests,
     pub witness: Witness,
     arguments: Vec<String>,
+    /// Of the dispatchers.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 /// What a caller was told.
@@ -52,7 +54,7 @@ impl Rig {
         let listen = ["listen=\"127.0.0.1:0\""];
         let options = listen.iter().chain(options).map(|option| format!("sources.http.{option}"));
         let arguments = options.flat_map(|option| ["--set".to_owned(), option]).collect();
-        Self { dir, manifests, witness, arguments }
+        Self { dir, manifests, witness, arguments, environment: Vec::new() }
     }
 
     pub fn state(&self, name: &str) -> PathBuf {
@@ -61,7 +63,9 @@ impl Rig {
 
     pub fn launch(&self, name: &str) -> Launch {
         let text = |path: PathBuf| path.display().to_string();
-        Launch::dispatcher(self.dir.path(), name)
+        let launch = Launch::dispatcher(self.dir.path(), name);
+        let launch = self.environment.iter().fold(launch, |launch, (name, value)| launch.env(name, value));
+        launch
             .args(["--manifests", &text(self.manifests.dir().to_path_buf())])
             .args(["--state-dir", &text(self.state(name)), "--admin-listen", "127.0.0.1:0"])
             .args(["--log-format", "json"])

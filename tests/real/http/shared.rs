@@ -5,7 +5,9 @@ use super::{
     LIMIT,
     rig::{Rig, Told, ask, opened, residual, try_ask},
 };
-use crate::support::{etcd::Etcd, nats::NatsCluster, wait, witness::Behaviour};
+use crate::support::{
+    dynamodb::DynamoDb, etcd::Etcd, nats::NatsCluster, redis::Redis, wait, witness::Behaviour,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
@@ -25,8 +27,14 @@ const CALLERS: usize = 6;
 /// Servers of a store.
 trait Servers: Sync + Send {
     fn address(&self) -> String;
-    /// `kill -9` of as many as the store is to survive with what it accepted; they come back.
-    fn kill_and_restart(&mut self);
+    /// What a dispatcher finds in its environment.
+    fn environment(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+    /// `kill -9` of as many as the store is to survive with what it accepted.
+    fn kill9(&mut self);
+    /// They come back.
+    fn restart(&mut self);
 }
 
 struct Nats(NatsCluster);
@@ -36,8 +44,11 @@ impl Servers for Nats {
         self.0.url()
     }
 
-    fn kill_and_restart(&mut self) {
+    fn kill9(&mut self) {
         self.0.kill9(0);
+    }
+
+    fn restart(&mut self) {
         self.0.restart(0);
     }
 }
@@ -47,24 +58,74 @@ impl Servers for Etcd {
         format!("etcd://{}", Self::address(self))
     }
 
-    fn kill_and_restart(&mut self) {
-        Self::kill_and_restart(self);
+    fn kill9(&mut self) {
+        Self::kill9(self);
+    }
+
+    fn restart(&mut self) {
+        Self::restart(self);
+    }
+}
+
+impl Servers for Redis {
+    fn address(&self) -> String {
+        format!("redis://{}", Self::address(self))
+    }
+
+    fn kill9(&mut self) {
+        Self::kill9(self);
+    }
+
+    fn restart(&mut self) {
+        Self::restart(self);
+    }
+}
+
+impl Servers for DynamoDb {
+    fn address(&self) -> String {
+        "dynamodb://us-east-1/kubeless-claims".to_owned()
+    }
+
+    fn environment(&self) -> Vec<(&'static str, String)> {
+        let endpoint = ("AWS_ENDPOINT_URL_DYNAMODB", self.endpoint());
+        Self::identity().map(|(name, value)| (name, value.to_owned())).into_iter().chain([endpoint]).collect()
+    }
+
+    fn kill9(&mut self) {
+        Self::kill9(self);
+    }
+
+    fn restart(&mut self) {
+        Self::restart(self);
     }
 }
 
 /// A store: its name and its servers.
 type Entry = (&'static str, fn() -> Box<dyn Servers>);
 
-const STORES: &[Entry] =
-    &[("nats", || Box::new(Nats(NatsCluster::start(3)))), ("etcd", || Box::new(Etcd::start()))];
+const NATS: Entry = ("nats", || Box::new(Nats(NatsCluster::start(3))));
+const ALONE: Entry = ("nats, one server", || Box::new(Nats(NatsCluster::start(1))));
+const ETCD: Entry = ("etcd", || Box::new(Etcd::start()));
+const DYNAMODB: Entry = ("dynamodb", || Box::new(DynamoDb::start()));
+const REDIS: Entry = ("redis", || Box::new(Redis::start()));
+
+/// Every store.
+const STORES: [Entry; 4] = [NATS, ETCD, DYNAMODB, REDIS];
+/// Every store, so that none of its servers is left when one is killed.
+const LONE: [Entry; 4] = [ALONE, ETCD, DYNAMODB, REDIS];
+
+/// Does the same to each of them, side by side.
+fn each(stores: &[Entry], test: impl Fn(&str, &mut dyn Servers) + Sync) {
+    thread::scope(|scope| {
+        for (name, start) in stores {
+            scope.spawn(|| test(name, &mut *start()));
+        }
+    });
+}
 
 #[test]
 fn ids_that_race_at_two_dispatchers_while_one_and_the_store_die_make_one_call_each() {
-    thread::scope(|scope| {
-        for (name, start) in STORES {
-            scope.spawn(move || race(name, &mut *start()));
-        }
-    });
+    each(&STORES, race);
 }
 
 fn shared(address: &str) -> Rig {
@@ -114,7 +175,8 @@ impl Callers {
 }
 
 fn race(name: &str, servers: &mut dyn Servers) {
-    let rig = shared(&servers.address());
+    let mut rig = shared(&servers.address());
+    rig.environment = servers.environment();
     rig.witness.always(Behaviour::Answer { status: 200, delay: Duration::from_millis(20) });
     let (mut one, first) = rig.start("one");
     let (mut two, second) = rig.start("two");
@@ -130,7 +192,8 @@ fn race(name: &str, servers: &mut dyn Servers) {
             scope.spawn(|| callers.run());
         }
         seen(IDS / 4);
-        servers.kill_and_restart();
+        servers.kill9();
+        servers.restart();
         seen(IDS / 2);
         one.kill9();
         one = rig.launch("one").start();
@@ -180,23 +243,26 @@ fn judge(name: &str, rig: &Rig, told: &BTreeMap<String, Vec<Told>>) {
 
 #[test]
 fn a_shared_store_that_is_away_means_503_and_no_call_until_it_is_back() {
-    let mut servers = NatsCluster::start(1);
-    let rig = shared(&servers.url());
+    each(&LONE, away);
+}
+
+fn away(name: &str, servers: &mut dyn Servers) {
+    let mut rig = shared(&servers.address());
+    rig.environment = servers.environment();
     let (mut dispatcher, to) = rig.start("one");
-    wait::until("the store is connected", LIMIT, || {
-        (ask(to, "POST /orders", &[("idempotency-key", "k-1")], "a").status == 200).then_some(())
-    });
-    servers.kill9(0);
-    let away = ask(to, "POST /orders", &[("idempotency-key", "k-2")], "a");
-    assert_eq!((away.status, away.header("retry-after").is_some()), (503, true), "{away:?}");
-    assert_eq!(rig.witness.len(), 1);
-    servers.restart(0);
-    wait::until("claims again", LIMIT, || {
-        (ask(to, "POST /orders", &[("idempotency-key", "k-2")], "a").status == 200).then_some(())
-    });
-    let again = ask(to, "POST /orders", &[("idempotency-key", "k-1")], "a");
-    assert_eq!((again.status, again.header("idempotent-replayed")), (200, Some("true")), "{again:?}");
-    assert_eq!(rig.witness.len(), 2);
+    let once = |key: &str| ask(to, "POST /orders", &[("idempotency-key", key)], "a");
+    let until_delivered =
+        |what: &str, key| wait::until(what, LIMIT * 2, || (once(key).status == 200).then_some(()));
+    until_delivered(&format!("{name}: the store is connected"), "k-1");
+    servers.kill9();
+    let away = once("k-2");
+    assert_eq!((away.status, away.header("retry-after").is_some()), (503, true), "{name}: {away:?}");
+    assert_eq!(rig.witness.len(), 1, "{name}");
+    servers.restart();
+    until_delivered(&format!("{name}: claims again"), "k-2");
+    let again = once("k-1");
+    assert_eq!((again.status, again.header("idempotent-replayed")), (200, Some("true")), "{name}: {again:?}");
+    assert_eq!(rig.witness.len(), 2, "{name}");
     wait::until("the residual is zero", LIMIT, || {
         (residual(&mut dispatcher).abs() < f64::EPSILON).then_some(())
     });

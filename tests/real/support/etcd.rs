@@ -36,9 +36,13 @@ impl Etcd {
         format!("127.0.0.1:{}", self.client)
     }
 
-    /// SIGKILL, and a start on the same folder; returns when it answers.
-    pub fn kill_and_restart(&mut self) {
+    /// SIGKILL; returns when the process is gone.
+    pub fn kill9(&mut self) {
         self.process.kill9();
+    }
+
+    /// A start on the same folder; returns when it answers.
+    pub fn restart(&mut self) {
         self.process = launch(&self.dir, self.client, self.peer);
         self.wait_answers();
     }

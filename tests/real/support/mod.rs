@@ -21,6 +21,7 @@ pub mod nats;
 pub mod oracle;
 pub mod ports;
 pub mod process;
+pub mod redis;
 pub mod scenario;
 pub mod shop;
 pub mod spawn;
