@@ -22,7 +22,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::sync::Notify;
 
@@ -352,10 +352,7 @@ impl<N> Flow<N> {
             calls.insert((item.event.position.shard, item.event.position.sequence), call);
             pending.push(item);
         }
-        let began = Instant::now();
         let refused = self.subscription.claim_and_start(pending, &self.done, commit);
-        let took = began.elapsed();
-        self.pace.committed(took, took);
         let others = refused.into_iter().filter_map(|(item, answer)| {
             let position = &item.event.position;
             Some((calls.remove(&(position.shard, position.sequence))?, answer))

@@ -17,7 +17,11 @@ use crate::{
     ledger::Outcome,
     testkit,
 };
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// Open instants of one trigger at once; a status is not the place for more.
 const MOST_OPEN: usize = 64;
@@ -198,6 +202,7 @@ impl CronThread {
                 (Pending { shard: 0, chain, event, lease: Arc::clone(&lease) }, call)
             });
             let batch: Vec<_> = batch.collect();
+            let began = Instant::now();
             let others = self.flow.claim(batch, |pending| {
                 end = commit(protocol, store, until);
                 if matches!(end, Committed::Landed(_)) {
@@ -205,6 +210,7 @@ impl CronThread {
                 }
                 answers(&end, pending)
             });
+            self.flow.pace.committed(began.elapsed(), Duration::MAX);
             for (call, answer) in others {
                 let metrics = self.flow.subscription().metrics();
                 match answer {

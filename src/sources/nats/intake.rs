@@ -10,7 +10,16 @@ use crate::{
     event::{Event, Position, message::Rejection},
     ledger::Outcome,
 };
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// A turn of the thread is no longer than this: more means that nothing was to be done.
+const LONGEST_TURN: Duration = Duration::from_millis(10);
+/// Longest time that counts for what was asked for.
+const LONGEST_FETCH: Duration = Duration::from_secs(1);
 
 /// A message that waits, or why it is none.
 #[derive(Debug)]
@@ -61,12 +70,27 @@ pub struct Intake<N> {
     closed: Vec<(N, Outcome)>,
     serial: bool,
     full: bool,
+    /// When calls were started last.
+    started: Instant,
+    /// How long it takes from asking the source for messages until they are here, and then until they are claimed; zero: they
+    /// come unasked, or are claimed by that.
+    fetch: Duration,
+    claim: Duration,
 }
 
 impl<N> Intake<N> {
     /// Nothing waits yet. `serial`: one call at a time, in order of arrival.
     pub fn new(flow: Flow<N>, serial: bool) -> Self {
-        Self { flow, waiting: VecDeque::new(), closed: Vec::new(), serial, full: false }
+        Self {
+            flow,
+            waiting: VecDeque::new(),
+            closed: Vec::new(),
+            serial,
+            full: false,
+            started: Instant::now(),
+            fetch: Duration::ZERO,
+            claim: Duration::ZERO,
+        }
     }
 
     /// How many wait.
@@ -94,6 +118,16 @@ impl<N> Intake<N> {
         let subscription = self.flow.subscription();
         subscription.metrics().connected.set(if connected { 1.0 } else { 0.0 });
         subscription.set_connected(connected);
+    }
+
+    /// Messages that were asked for took so long.
+    pub fn fetched(&mut self, took: Duration) {
+        average(&mut self.fetch, took);
+    }
+
+    /// The register took so long to claim some.
+    pub fn claimed(&mut self, took: Duration) {
+        average(&mut self.claim, took);
     }
 
     /// Takes a message in.
@@ -144,6 +178,10 @@ impl<N> Intake<N> {
             vec![Answer::Granted; pending.len()]
         });
         crate::testkit::point("after_claim");
+        // What completes until the thread is here again, and until what it asks for now has come.
+        let turn = self.started.elapsed().min(LONGEST_TURN) + self.fetch + self.claim;
+        self.flow.pace.committed(turn, Duration::MAX);
+        self.started = Instant::now();
     }
 
     fn judge(&mut self, room: usize) -> Vec<(Pending, InFlight<N>)> {
@@ -216,4 +254,9 @@ impl<N> Intake<N> {
             }
         }
     }
+}
+
+fn average(value: &mut Duration, sample: Duration) {
+    let sample = sample.min(LONGEST_FETCH);
+    *value = if value.is_zero() { sample } else { value.mul_f64(0.9) + sample.mul_f64(0.1) };
 }

@@ -34,6 +34,8 @@ pub struct Numbers {
     pub sequence: i64,
     /// When the stream took it, in milliseconds since the Unix epoch.
     pub time_ms: i64,
+    /// What waited for this consumer in the stream behind it.
+    pub pending: u64,
 }
 
 impl Numbers {
@@ -57,6 +59,7 @@ pub fn numbers(reply: &str) -> Option<Numbers> {
         delivered: tokens[at].parse().ok()?,
         sequence: tokens[at + 1].parse().ok()?,
         time_ms: nanoseconds / 1_000_000,
+        pending: tokens[at + 4].parse().ok()?,
     })
 }
 
@@ -66,7 +69,8 @@ mod tests {
 
     #[test]
     fn both_forms_are_read_and_nothing_else() {
-        let numbers_are = Some(Numbers { delivered: 1, sequence: 42, time_ms: 1_700_000_000_123 });
+        let numbers_are =
+            Some(Numbers { delivered: 1, sequence: 42, time_ms: 1_700_000_000_123, pending: 7 });
         assert_eq!(numbers("$JS.ACK.S.C.1.42.40.1700000000123456789.7"), numbers_are);
         assert_eq!(numbers("$JS.ACK.hub.acc.S.C.1.42.40.1700000000123456789.7.rnd"), numbers_are);
         for bad in

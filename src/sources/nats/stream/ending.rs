@@ -16,6 +16,8 @@ use std::{
 
 /// How long queued calls may take to come back once they may not start any more.
 const SWEEP: Duration = Duration::from_millis(500);
+/// Pause before one of the last acknowledgements is sent again: nobody waits for the floor any more.
+const LAST: Duration = Duration::from_millis(300);
 /// How long the last acknowledgements may take to be confirmed.
 const CONFIRM: Duration = Duration::from_secs(3);
 
@@ -103,6 +105,9 @@ impl Work {
             self.drop_claims(items);
         }
         self.settle().await;
+        if let Some(client) = self.thread.link.client().filter(|_| self.thread.link.is_up()) {
+            self.acks.repeat(client, Duration::ZERO).await;
+        }
         let until = Instant::now() + CONFIRM;
         while !(self.acks.is_empty() && self.doubts.is_empty())
             && Instant::now() < until
@@ -113,6 +118,9 @@ impl Work {
             }
             self.name_doubts();
             self.settle().await;
+            if let Some(client) = self.thread.link.client() {
+                self.acks.repeat(client, LAST).await;
+            }
         }
         self.let_go(CONFIRM).await;
         if let Some(client) = self.thread.link.client().filter(|_| self.thread.link.is_up()) {

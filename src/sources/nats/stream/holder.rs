@@ -84,6 +84,8 @@ pub struct Holder<T> {
     written: Vec<T>,
     closed: HashSet<i64>,
     closing: HashSet<i64>,
+    /// How long the last write took.
+    took: Duration,
 }
 
 impl<T: Claimable> Holder<T> {
@@ -103,6 +105,7 @@ impl<T: Claimable> Holder<T> {
             written: Vec::new(),
             closed: HashSet::new(),
             closing: HashSet::new(),
+            took: Duration::ZERO,
         }
     }
 
@@ -122,6 +125,11 @@ impl<T: Claimable> Holder<T> {
     /// Whether another process reads.
     pub fn stands_by(&self) -> bool {
         self.other
+    }
+
+    /// How long the last accepted write took.
+    pub fn took(&self) -> Duration {
+        self.took
     }
 
     /// Deliveries that wait for a row.
@@ -208,7 +216,7 @@ impl<T: Claimable> Holder<T> {
     }
 
     /// Takes an answer in.
-    pub fn took(&mut self, Done(answer): Done) -> News<T> {
+    pub fn take(&mut self, Done(answer): Done) -> News<T> {
         match answer {
             Answer::Read(read) => match read {
                 Ok(texts) => self.read(texts),
@@ -268,6 +276,9 @@ impl<T: Claimable> Holder<T> {
             let items = self.give_up();
             return News::Lost(items);
         };
+        if let Stage::Held { sent, .. } = &self.stage {
+            self.took = sent.elapsed();
+        }
         self.closing.clear();
         self.other = false;
         match purpose {
@@ -311,7 +322,7 @@ mod tests {
         loop {
             holder.turn();
             if let Ok(done) = tokio::time::timeout(Duration::from_millis(5), holder.done()).await {
-                match holder.took(done) {
+                match holder.take(done) {
                     News::Nothing => {}
                     news => return news,
                 }
@@ -356,7 +367,7 @@ mod tests {
         first.close(1);
         while !first.leave() {
             let done = first.done().await;
-            assert!(matches!(first.took(done), News::Nothing));
+            assert!(matches!(first.take(done), News::Nothing));
         }
         let mut second = holder(dir.path(), 1);
         assert!(taken(&mut second).await.is_empty() && second.is_repeat(At(1, 10)));

@@ -2,10 +2,16 @@
 //! start: what is delivered is claimed.
 
 use async_nats::{Client, Message, StatusCode};
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 /// Heartbeats that may be missing before the consumer is looked at anew.
 const MISSED: u32 = 4;
+
+/// Most requests that are timed at once.
+const TIMED: usize = 16;
 
 /// What an answer without a message says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,13 +33,30 @@ pub struct Pulls {
     number: u64,
     outstanding: usize,
     heard: Instant,
+    /// Messages asked for and come since this began, and what waited in the stream behind the last that came.
+    asked: u64,
+    come: u64,
+    pending: u64,
+    /// Requests that the stream could answer at once: the number of their first message, and when they were made.
+    timed: VecDeque<(u64, Instant)>,
 }
 
 impl Pulls {
     /// None is open. `inbox`: where answers arrive; `expires`: how long the server keeps a request.
     pub fn new(stream: &str, consumer: &str, inbox: String, expires: Duration) -> Self {
         let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}");
-        Self { subject, inbox, expires, number: 0, outstanding: 0, heard: Instant::now() }
+        Self {
+            subject,
+            inbox,
+            expires,
+            number: 0,
+            outstanding: 0,
+            heard: Instant::now(),
+            asked: 0,
+            come: 0,
+            pending: 0,
+            timed: VecDeque::new(),
+        }
     }
 
     /// Messages that may still come.
@@ -45,6 +68,8 @@ impl Pulls {
     pub fn forget(&mut self) {
         self.outstanding = 0;
         self.heard = Instant::now();
+        (self.come, self.pending) = (self.asked, 0);
+        self.timed.clear();
     }
 
     /// Whether the server was silent for so long that the requests are not to be believed.
@@ -71,14 +96,28 @@ impl Pulls {
         let reply = format!("{}.p{}", self.inbox, self.number);
         // A request that does not reach the server shows as silence.
         if client.publish_with_reply(self.subject.clone(), reply, request.to_string().into()).await.is_ok() {
+            if self.pending > self.outstanding as u64 && self.timed.len() < TIMED {
+                self.timed.push_back((self.asked, Instant::now()));
+            }
+            self.asked += batch as u64;
             self.outstanding += batch;
         }
     }
 
-    /// A message came.
-    pub fn delivered(&mut self) {
+    /// A message came; `pending` wait behind it. Returns how long the request took whose first message it is, if the stream
+    /// had it when it was asked.
+    pub fn delivered(&mut self, pending: u64) -> Option<Duration> {
         self.heard = Instant::now();
         self.outstanding = self.outstanding.saturating_sub(1);
+        self.pending = pending;
+        let number = self.come;
+        self.come += 1;
+        let (first, at) = *self.timed.front()?;
+        if first > number {
+            return None;
+        }
+        self.timed.pop_front();
+        (first == number).then(|| at.elapsed())
     }
 
     /// Reads an answer that carries a status.
@@ -87,6 +126,8 @@ impl Pulls {
         let answer = read(message, status);
         if let Answer::Over(missing) = &answer {
             self.outstanding = self.outstanding.saturating_sub(*missing);
+            self.come = self.asked - self.outstanding as u64;
+            self.timed.clear();
         }
         answer
     }

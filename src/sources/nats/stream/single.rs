@@ -134,11 +134,14 @@ impl Work {
     /// The register answered.
     pub(super) fn registered(&mut self, done: Done) {
         let Some(holder) = &mut self.holder else { return };
-        match holder.took(done) {
+        let news = holder.take(done);
+        let took = holder.took();
+        match news {
             News::Nothing => {}
             News::Trouble(why) => self.thread.voice.say(&why),
             News::Claimed(items) => {
                 testkit::point("after_claim");
+                self.thread.intake.claimed(took);
                 for item in items {
                     self.seen.insert(item.note.sequence, item.note.time_ms);
                     self.thread.intake.admit(item);

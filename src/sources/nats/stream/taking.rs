@@ -61,9 +61,11 @@ impl Work {
         }
         let Some(numbers) = message.reply.as_deref().and_then(delivery::numbers) else { return };
         testkit::point("after_poll");
-        self.pulls.delivered();
+        if let Some(took) = self.pulls.delivered(numbers.pending) {
+            self.thread.intake.fetched(took);
+        }
         let position = Position {
-            stream: self.thread.plan.stream.as_str().into(),
+            stream: Arc::clone(&self.stream),
             shard: 0,
             sequence: numbers.sequence,
             epoch: -1,

@@ -2,7 +2,7 @@
 //! delivered before, and never acknowledge what is not in the journal.
 
 use super::{
-    acks::Acks,
+    acks::{AGAIN, Acks},
     consumer::{self, Facts, Last, Plan},
     delivery::Handle,
     doubts::Doubts,
@@ -91,6 +91,8 @@ pub(super) struct Work {
     /// Acknowledgements that wait for the journal.
     pub(super) owed: Vec<(String, i64, Outcome)>,
     pub(super) last: Option<Last>,
+    /// Its name, as positions have it.
+    pub(super) stream: Arc<str>,
     pub(super) extended: Instant,
     pub(super) stopping: Option<Instant>,
 }
@@ -116,12 +118,13 @@ impl Work {
             advisories: None,
             named: None,
             pulls: Pulls::new(&plan.stream, &plan.consumer, String::new(), thread.options.pull_expires),
-            acks: Acks::new(String::new(), plan.ack_wait),
+            acks: Acks::new(&plan.stream, &plan.consumer, plan.ack_wait),
             doubts: Doubts::new(plan.clone(), Arc::clone(&thread.decoder)),
             seen: Seen::default(),
             holder: None,
             owed: Vec::new(),
             last: None,
+            stream: plan.stream.as_str().into(),
             extended: Instant::now(),
             stopping: None,
             thread,
@@ -205,7 +208,8 @@ impl Work {
         self.extend().await;
         self.name_doubts();
         if let Some(client) = self.thread.link.client().filter(|_| self.thread.link.is_up()) {
-            self.acks.repeat(client).await;
+            self.acks.look(client).await;
+            self.acks.repeat(client, AGAIN).await;
         }
         let serves = matches!(self.stage, Stage::Pulling) || self.stands_by();
         let up = serves && self.thread.link.is_up();
