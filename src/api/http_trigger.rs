@@ -56,6 +56,10 @@ pub const DEFAULT_THROUGH: Through = Through::Ingress;
         "!self.tls || !has(self.tls__dash__secret) || self.tls__dash__secret == ''",
         "tls (a certificate is asked for) and tls-secret (it exists) exclude each other"
     ),
+    validation = (
+        "!has(self.auth) || (has(self.delivery.through) && self.delivery.through == 'Dispatcher')",
+        "auth is checked by the dispatcher: set delivery.through: Dispatcher"
+    ),
     validation = ("!has(self.delivery.deadLetter)", "a request has no topic beside it: remove delivery.deadLetter"),
     validation = (
         "!has(self.dedup.key) || !has(self.dedup.key.recordKey)",
@@ -104,6 +108,9 @@ pub struct HTTPTriggerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub route_name: Option<String>,
+    /// Who may call, with `delivery.through: Dispatcher`. Default: everybody who reaches the dispatcher.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<HTTPAuthSpec>,
     /// How events are handed to the function.
     #[serde(default)]
     pub delivery: HTTPDeliverySpec,
@@ -120,6 +127,20 @@ pub struct HTTPTriggerSpec {
     /// Refuses requests until it is false again. Default false.
     #[serde(default)]
     pub paused: bool,
+}
+
+/// Who may call: holders of a token, or of a key that signs the body.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HTTPAuthSpec {
+    /// Name of the Secret (or credentials folder). Its key `token` holds what callers show as `Authorization: Bearer`, one a line;
+    /// with `signatureHeader` its key `key` holds what they sign with, one a line.
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub secret: String,
+    /// Header with the HMAC-SHA256 of the body in hexadecimal, `sha256=` before it or not. Without it callers show a token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z0-9][-A-Za-z0-9_]*$"))]
+    pub signature_header: Option<String>,
 }
 
 /// How requests are handed to the function.
@@ -198,6 +219,14 @@ impl Trigger for HTTPTrigger {
         if !host.is_empty() && !selector::is_subdomain(host) {
             let what = format!("{:?} is not a host name", spec.host_name);
             say("/spec/host-name", what, "write for example shop.example.com, without scheme, port and path");
+        }
+        if spec.auth.is_some() && self.through() != Through::Dispatcher {
+            let what = "nobody checks it: an Ingress leads past the dispatcher".to_owned();
+            say("/spec/auth", what, "set delivery.through: Dispatcher, or remove it");
+        }
+        if spec.auth.as_ref().is_some_and(|auth| !selector::is_dns_label(&auth.secret)) {
+            let what = "it is not the name of a Secret or credentials folder".to_owned();
+            say("/spec/auth/secret", what, "write its name (a-z, 0-9, '-'), not a path");
         }
         if spec.delivery.shared.dead_letter.is_some() {
             let what = "a request has no topic beside it where it could be kept".to_owned();

@@ -17,16 +17,14 @@ use crate::{
     sources::push::{
         binding::MAX_HEADERS,
         front::{Handler, Unread, read},
+        guard::Guard,
         offer::{Arrival, Ask, Body, Numbers, Reply},
         problem::{Told, problem},
     },
 };
 use arc_swap::ArcSwap;
 use futures_util::{StreamExt as _, future::BoxFuture, stream};
-use http::{
-    HeaderMap, HeaderValue, Method, Request, StatusCode,
-    header::{ALLOW, AUTHORIZATION, WWW_AUTHENTICATE},
-};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header::ALLOW};
 use hyper::body::Incoming;
 use std::{
     collections::HashMap,
@@ -55,8 +53,7 @@ pub struct Way {
 struct Place {
     trigger: TriggerRef,
     router: Router,
-    /// Digests of tokens, any of which counts; `None`: none is asked for.
-    tokens: Option<Arc<[Digest]>>,
+    guard: Guard,
     ways: HashMap<ObjectRef, Arc<Way>>,
 }
 
@@ -73,11 +70,6 @@ pub struct Desk {
 /// Where events of a trigger are pushed to.
 pub fn path_of(trigger: &ObjectRef) -> String {
     format!("{ROOT}{}/{}", trigger.namespace, trigger.name)
-}
-
-/// What a token is compared by: its digest, so that the time it takes tells nothing.
-pub fn digest(token: &[u8]) -> Digest {
-    Digest::of(&[b"token", token])
 }
 
 impl Desk {
@@ -98,14 +90,14 @@ impl Desk {
         }
     }
 
-    /// Opens a way, for holders of a token if there are some.
-    pub fn enter(&self, trigger: TriggerRef, way: Arc<Way>, tokens: Option<Arc<[Digest]>>, router: Router) {
+    /// Opens a way for whom `guard` lets in.
+    pub fn enter(&self, trigger: TriggerRef, way: Arc<Way>, guard: Guard, router: Router) {
         self.change(|places| {
             let name = trigger.object.clone();
             let ways = HashMap::new();
-            let new = Place { trigger, router, tokens: tokens.clone(), ways };
+            let new = Place { trigger, router, guard: guard.clone(), ways };
             let place = places.entry(name).or_insert(new);
-            place.tokens = tokens;
+            place.guard = guard;
             place.ways.insert(way.function.clone(), way);
         });
     }
@@ -137,11 +129,8 @@ impl Desk {
                 "no CustomTrigger of this namespace and name is served here now, or it selects no function";
             return problem(StatusCode::NOT_FOUND, why);
         };
-        if !place.admits(&head.headers) {
-            let mut told =
-                problem(StatusCode::UNAUTHORIZED, "show the trigger's token: authorization: Bearer …");
-            told.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            return told;
+        if !place.guard.admits(&head.headers) {
+            return place.guard.refusal();
         }
         if head.method != Method::POST {
             let mut told = problem(StatusCode::METHOD_NOT_ALLOWED, "events are POSTed");
@@ -197,15 +186,6 @@ impl Desk {
 impl Handler for Desk {
     fn answer(self: Arc<Self>, request: Request<Incoming>, _peer: SocketAddr) -> BoxFuture<'static, Told> {
         Box::pin(async move { self.take(request).await })
-    }
-}
-
-impl Place {
-    fn admits(&self, headers: &HeaderMap) -> bool {
-        let Some(tokens) = &self.tokens else { return true };
-        let shown = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
-        let bearer = shown.split_at_checked(7).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
-        bearer.is_some_and(|(_, token)| tokens.contains(&digest(token.trim_ascii())))
     }
 }
 

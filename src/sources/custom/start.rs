@@ -2,18 +2,19 @@
 //! machine itself.
 
 use super::{
-    desk::{Desk, Way, digest},
+    desk::{Desk, Way},
     options::Options,
     spec::CustomTrigger,
 };
 use crate::{
     api::{conditions::Fact, kind::TriggerObject},
     cluster::secrets::SecretData,
-    dispatch::{Route, store::Digest},
+    dispatch::Route,
     sources::{
         Environment, Error, Running, Source,
         push::{
             front::Front,
+            guard::Guard,
             offer::Numbers,
             start::{INBOX, Opening},
             stores::Stores,
@@ -28,8 +29,6 @@ use tokio::sync::mpsc;
 
 /// The emitter that functions see.
 const EMITTER: &str = "customtriggers.kubeless.io";
-/// The key of the Secret, or the file in the folder.
-const KEY: &str = "token";
 
 /// The source with its configuration.
 pub struct CustomSource {
@@ -67,39 +66,16 @@ impl CustomSource {
         Ok(())
     }
 
-    /// Digests of the tokens of a trigger; `None`: it names none, and only this machine can ask.
-    fn tokens(
-        &self,
-        trigger: &CustomTrigger,
-        secret: Option<&SecretData>,
-    ) -> Result<Option<Arc<[Digest]>>, Error> {
-        let Some(name) = &trigger.spec.secret else {
-            if self.options.listen.ip().is_loopback() {
-                return Ok(None);
-            }
-            let fix = "name a Secret with the key \"token\", or let sources.custom.listen be on the loopback";
-            return Err(
-                format!("spec.secret is missing, and others than this machine could push: {fix}").into()
-            );
-        };
-        let text = match secret {
-            Some(data) => data.get(KEY).map(<[u8]>::to_vec),
-            None => {
-                let path = self.options.credentials_dir.join(name).join(KEY);
-                let read = std::fs::read(&path);
-                Some(read.map_err(|error| format!("{}: {error}; it holds the token", path.display()))?)
-            }
-        };
-        let text = text.unwrap_or_default();
-        let lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
-        let tokens: Arc<[Digest]> = lines.filter(|line| !line.is_empty()).map(digest).collect();
-        if tokens.is_empty() {
-            return Err(format!(
-                "Secret {name}: the key {KEY:?} is missing or empty; put a token there, one a line"
-            )
-            .into());
+    /// Who may push: holders of the trigger's tokens, or, where it names none, programs of this machine.
+    fn guard(&self, trigger: &CustomTrigger, secret: Option<&SecretData>) -> Result<Guard, Error> {
+        if let Some(name) = &trigger.spec.secret {
+            return Guard::tokens(name, secret, &self.options.credentials_dir);
         }
-        Ok(Some(tokens))
+        if self.options.listen.ip().is_loopback() {
+            return Ok(Guard::Open);
+        }
+        let fix = "name a Secret with the key \"token\", or let sources.custom.listen be on the loopback";
+        Err(format!("spec.secret is missing, and others than this machine could push: {fix}").into())
     }
 }
 
@@ -125,7 +101,7 @@ impl Source for CustomSource {
         environment: &Environment,
     ) -> Result<Running, Error> {
         let typed = trigger.downcast::<CustomTrigger>().ok_or("not a CustomTrigger")?;
-        let tokens = self.tokens(&typed, environment.secret.as_deref())?;
+        let guard = self.guard(&typed, environment.secret.as_deref())?;
         let store = self.stores.of(trigger, route)?;
         self.listen()?;
         let numbers = Arc::new(Numbers::new(Arc::clone(&trigger.core.uid), fastrand::u64(1..)));
@@ -141,7 +117,7 @@ impl Source for CustomSource {
         let (source, emitter, holding) = ("custom", EMITTER, self.options.holding());
         let opening = Opening { source, emitter, trigger, route, holding, store, numbers, inbox, close };
         let running = opening.run(environment)?;
-        self.desk.enter(trigger.core.key(), way, tokens, environment.router.clone());
+        self.desk.enter(trigger.core.key(), way, guard, environment.router.clone());
         Ok(running)
     }
 }

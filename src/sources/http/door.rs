@@ -70,7 +70,7 @@ async fn answer(request: Request<Incoming>, peer: SocketAddr, door: &Door) -> To
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
         return problem(StatusCode::METHOD_NOT_ALLOWED, "no call to a function");
     }
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let authority = head.uri.authority().map(http::uri::Authority::as_str);
     let host = authority.or_else(|| head.headers.get(HOST)?.to_str().ok()).unwrap_or_default();
     let ways = door.ways.load_full();
@@ -78,11 +78,20 @@ async fn answer(request: Request<Incoming>, peer: SocketAddr, door: &Door) -> To
     let Some((way, rest)) = found.filter(|(_, rest)| !RUNTIME_PATHS.contains(rest)) else {
         return problem(StatusCode::NOT_FOUND, "no HTTP trigger has this host and path");
     };
+    if !way.guard.admits(&head.headers) {
+        return way.guard.refusal();
+    }
     let body = match read(body, way.decoder.limits.max_body_bytes, door.read_timeout).await {
         Ok(body) => body,
-        Err(Unread::TooLarge) => return hand(way, way.decoder.numbers.too_large()).await,
+        Err(Unread::TooLarge) if way.guard.knows_by_head() => {
+            return hand(way, way.decoder.numbers.too_large()).await;
+        }
         Err(other) => return other.told(),
     };
+    if !way.guard.admits_body(&head.headers, &body) {
+        return way.guard.refusal();
+    }
+    way.guard.strip(&mut head.headers);
     let raw = Raw { head: &head, rest, body: &body, peer, time_ms: clock::unix_ms() };
     let body = match way.decoder.decode(&raw) {
         Ok(ask) => Body::Ask(ask),

@@ -21,6 +21,8 @@ pub struct Options {
     pub store: Store,
     /// Folder of what the servers of the store want to know, one file a value; empty: nothing.
     pub store_credentials: PathBuf,
+    /// Folder of credentials, where they are mounted as files: `<dir>/<name>/token` or `key`.
+    pub credentials_dir: PathBuf,
     /// Connections at once; more wait in the kernel's queue.
     pub max_connections: usize,
     /// Requests at once, over all triggers; more are answered with 503.
@@ -65,6 +67,7 @@ impl Default for Options {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)),
             store: Store::File,
             store_credentials: PathBuf::new(),
+            credentials_dir: PathBuf::from("/etc/kubeless/credentials"),
             max_connections: 1024,
             max_requests: 512,
             max_waiting: 256,

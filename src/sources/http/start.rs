@@ -8,11 +8,13 @@ use super::{
 };
 use crate::{
     api::{conditions::Fact, http_trigger::HTTPTrigger, kind::TriggerObject},
+    cluster::secrets::SecretData,
     dispatch::Route,
     sources::{
         Environment, Error, Running, Source,
         push::{
             front::Front,
+            guard::Guard,
             offer::Numbers,
             start::{INBOX, Opening},
             stores::Stores,
@@ -55,6 +57,19 @@ impl HttpSource {
         self.front.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Front::address)
     }
 
+    fn guard(&self, trigger: &HTTPTrigger, secret: Option<&SecretData>) -> Result<Guard, Error> {
+        let Some(auth) = &trigger.spec.auth else { return Ok(Guard::Open) };
+        let dir = &self.options.credentials_dir;
+        match &auth.signature_header {
+            None => Guard::tokens(&auth.secret, secret, dir),
+            Some(name) => {
+                let header =
+                    name.parse().map_err(|_| format!("spec.auth.signatureHeader: {name:?} is no header"))?;
+                Guard::signed(header, &auth.secret, secret, dir)
+            }
+        }
+    }
+
     fn listen(&self) -> Result<(), Error> {
         let mut front = self.front.lock().unwrap_or_else(PoisonError::into_inner);
         if front.is_some() {
@@ -74,7 +89,12 @@ impl Source for HttpSource {
     fn restart_key(&self, trigger: &TriggerObject) -> String {
         let Some(typed) = trigger.downcast::<HTTPTrigger>() else { return String::new() };
         let core = &trigger.core;
-        format!("{:?}", ((&typed.spec.host_name, &typed.spec.path), (&core.dedup, &core.uid)))
+        let spec = &typed.spec;
+        format!("{:?}", ((&spec.host_name, &spec.path, &spec.auth), (&core.dedup, &core.uid)))
+    }
+
+    fn credentials(&self, trigger: &TriggerObject) -> Option<String> {
+        Some(trigger.downcast::<HTTPTrigger>()?.spec.auth.as_ref()?.secret.clone())
     }
 
     fn promise(&self, _trigger: &TriggerObject) -> Fact {
@@ -88,6 +108,7 @@ impl Source for HttpSource {
         environment: &Environment,
     ) -> Result<Running, Error> {
         let typed = trigger.downcast::<HTTPTrigger>().ok_or("not an HTTPTrigger")?;
+        let guard = self.guard(&typed, environment.secret.as_deref())?;
         let store = self.stores.of(trigger, route)?;
         self.listen()?;
         let reference = &trigger.core.reference;
@@ -97,6 +118,7 @@ impl Source for HttpSource {
             host: typed.spec.host_name.clone(),
             path: tidy(&typed.path()),
             trigger: reference.to_string(),
+            guard,
             decoder: Decoder {
                 numbers: Arc::clone(&numbers),
                 function: Arc::clone(&route.key.function.name),

@@ -2,7 +2,7 @@
 //! path in the middle of a segment, nor let two triggers share one way.
 
 use super::arrival::Decoder;
-use crate::sources::push::offer::Arrival;
+use crate::sources::push::{guard::Guard, offer::Arrival};
 use std::{
     collections::HashMap,
     sync::Arc,
@@ -22,6 +22,8 @@ pub struct Way {
     pub path: String,
     /// Whose it is.
     pub trigger: String,
+    /// Who may call.
+    pub guard: Guard,
     /// Requests to events.
     pub decoder: Decoder,
     /// To the thread.
@@ -130,7 +132,7 @@ mod tests {
     fn way(trigger: &str, host: &str, path: &str) -> Arc<Way> {
         let (inbox, _) = mpsc::channel(1);
         let (host, path, trigger) = (host.to_owned(), tidy(path), trigger.to_owned());
-        Arc::new(Way { host, path, trigger, decoder: Decoder::for_tests(), inbox })
+        Arc::new(Way { host, path, trigger, guard: Guard::Open, decoder: Decoder::for_tests(), inbox })
     }
 
     #[test]

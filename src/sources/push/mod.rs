@@ -4,6 +4,7 @@
 pub mod binding;
 mod claiming;
 pub mod front;
+pub mod guard;
 pub mod local;
 pub mod offer;
 pub mod problem;

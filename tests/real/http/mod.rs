@@ -190,3 +190,45 @@ fn ends_outlive_a_kill_and_a_store_in_memory_does_not() {
         assert_eq!((again.status, again.header("idempotent-replayed")), (200, replayed), "{options:?}");
     }
 }
+
+/// A folder of credentials with one file, and the option that names it.
+fn credentials(file: &str, text: &str) -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir().expect("a temp folder");
+    std::fs::create_dir(dir.path().join("callers")).expect("a folder in it");
+    std::fs::write(dir.path().join("callers").join(file), text).expect("written");
+    let option = format!("credentials_dir=\"{}\"", dir.path().display());
+    (dir, option)
+}
+
+#[test]
+fn callers_show_a_token_or_sign_the_body_and_others_make_no_call() {
+    let (_dir, option) = credentials("token", "old-token\nnew-token\n");
+    let rig = Rig::new(&[&option], "  auth:\n    secret: callers\n");
+    let (mut dispatcher, to) = rig.start("one");
+    for token in ["Bearer old-token", "Bearer new-token"] {
+        assert_eq!(ask(to, "POST /orders", &[("authorization", token)], "a").status, 200, "{token}");
+    }
+    let without = ask(to, "POST /orders", &[], "a");
+    assert_eq!((without.status, without.header("www-authenticate")), (401, Some("Bearer")), "{without:?}");
+    assert_eq!(ask(to, "POST /orders", &[("authorization", "Bearer other")], "a").status, 401);
+    let heads: Vec<String> = rig.witness.seen().into_iter().map(|seen| seen.head).collect();
+    assert!(heads.len() == 2 && !heads.iter().any(|head| head.contains("-token")), "{heads:?}");
+    assert!(!dispatcher.output().contains("-token"), "nor is it in the log");
+    assert!(residual(&mut dispatcher).abs() < f64::EPSILON);
+
+    // RFC 4231, case 2.
+    let signed = "sha256=5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
+    let (_dir, option) = credentials("key", "Jefe");
+    let spec = "  auth:\n    secret: callers\n    signatureHeader: X-Hub-Signature-256\n";
+    let rig = Rig::new(&[&option, "max_body_bytes=64B"], spec);
+    let (mut dispatcher, to) = rig.start("one");
+    let header = [("x-hub-signature-256", signed)];
+    assert_eq!(ask(to, "POST /orders", &header, "what do ya want for nothing?").status, 200);
+    assert_eq!(ask(to, "POST /orders", &header, "what do you want for nothing?").status, 401);
+    assert_eq!(ask(to, "POST /orders", &[], "what do ya want for nothing?").status, 401);
+    // A body too long to be looked at proves nothing: nobody's event, nowhere written down.
+    assert_eq!(ask(to, "POST /orders", &header, &"x".repeat(65)).status, 413);
+    let outcomes: Vec<String> = rig.outcomes().into_iter().map(|(outcome, _)| outcome).collect();
+    assert_eq!((rig.witness.len(), outcomes), (1, vec!["delivered".to_owned()]));
+    assert!(residual(&mut dispatcher).abs() < f64::EPSILON);
+}
