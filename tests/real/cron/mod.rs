@@ -17,9 +17,9 @@ use std::{path::Path, time::Duration};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Instants of a run with two dispatchers; `KUBELESS_TICKS` asks for more.
+/// Instants of a run with two dispatchers; `KUBELESS_TICKS` asks for others.
 fn ticks() -> i64 {
-    std::env::var("KUBELESS_TICKS").ok().and_then(|ticks| ticks.parse().ok()).unwrap_or(600)
+    std::env::var("KUBELESS_TICKS").ok().and_then(|ticks| ticks.parse().ok()).unwrap_or(10_000)
 }
 
 /// Two dispatchers, one clock that runs as fast as they follow.
