@@ -18,8 +18,8 @@ use std::{
 
 /// A turn of the thread is no longer than this: more means that nothing was to be done.
 const LONGEST_TURN: Duration = Duration::from_millis(10);
-/// Longest time that counts for what was asked for.
-const LONGEST_FETCH: Duration = Duration::from_secs(1);
+/// Longest wait for a source or a register that counts.
+const LONGEST: Duration = Duration::from_secs(1);
 
 /// A message that waits, or why it is none.
 #[derive(Debug)]
@@ -122,12 +122,15 @@ impl<N> Intake<N> {
 
     /// Messages that were asked for took so long.
     pub fn fetched(&mut self, took: Duration) {
-        average(&mut self.fetch, took);
+        // Longer ones were not answered at once: another member took what was there.
+        if took < LONGEST {
+            average(&mut self.fetch, took);
+        }
     }
 
     /// The register took so long to claim some.
     pub fn claimed(&mut self, took: Duration) {
-        average(&mut self.claim, took);
+        average(&mut self.claim, took.min(LONGEST));
     }
 
     /// Takes a message in.
@@ -257,6 +260,5 @@ impl<N> Intake<N> {
 }
 
 fn average(value: &mut Duration, sample: Duration) {
-    let sample = sample.min(LONGEST_FETCH);
     *value = if value.is_zero() { sample } else { value.mul_f64(0.9) + sample.mul_f64(0.1) };
 }

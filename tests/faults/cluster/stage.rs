@@ -15,7 +15,8 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, LazyLock, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
     },
     thread::JoinHandle,
     time::Duration,
@@ -24,8 +25,9 @@ use std::{
 /// Longest wait for anything. Usually seconds; a busy machine takes longer.
 pub const LIMIT: Duration = Duration::from_secs(180);
 const PARTITIONS: i32 = 4;
-/// Records that are produced together; a producer of its own for each such batch keeps the pace moderate.
+/// Records that a load produces together, and the pause before each such batch.
 const BATCH: usize = 8;
+const PACE: Duration = Duration::from_millis(400);
 
 /// Tells the witness of each call before it answers, on a connection of its own.
 const CODE: &str = r#"
@@ -61,11 +63,14 @@ pub struct Stage {
     pub dir: tempfile::TempDir,
     produced: Vec<Produced>,
     next: Vec<i64>,
+    /// How many the load that runs has produced, for people.
+    loaded: Arc<AtomicUsize>,
 }
 
 /// A load that runs. Ends when dropped.
 pub struct Load {
-    stop: Arc<AtomicBool>,
+    /// Closed: the load ends.
+    stop: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<(Vec<Produced>, Vec<i64>)>>,
 }
 
@@ -92,7 +97,8 @@ impl Stage {
         arguments.extend(["--starting-position", "earliest"]);
         cli.ok(&arguments);
         let next = vec![0; PARTITIONS as usize];
-        let mut stage = Self { installed, cli, witness, topic, trigger, dir, produced: Vec::new(), next };
+        let (produced, loaded) = (Vec::new(), Arc::default());
+        let mut stage = Self { installed, cli, witness, topic, trigger, dir, produced, next, loaded };
         stage.produce(40);
         stage.witness.wait_for(40, LIMIT);
         stage
@@ -116,24 +122,28 @@ impl Stage {
 
     /// Begins to produce without end.
     pub fn load(&self) -> Load {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (topic, mut next, end) = (self.topic.clone(), self.next.clone(), stop.clone());
+        let (stop, ended) = mpsc::channel::<()>();
+        let (topic, mut next, loaded) = (self.topic.clone(), self.next.clone(), Arc::clone(&self.loaded));
         let client = Client::new(self.client().bootstrap().to_owned());
         let run = move || {
-            let mut all = Vec::new();
-            while !end.load(Ordering::SeqCst) {
+            let (producer, mut all) = (client.producer(), Vec::new());
+            while ended.recv_timeout(PACE) == Err(mpsc::RecvTimeoutError::Timeout) {
                 let (records, produced) = batch(&topic, &mut next, BATCH);
-                client.produce_many(&topic, records);
+                producer.produce_many(&topic, records);
                 all.extend(produced);
+                loaded.store(all.len(), Ordering::SeqCst);
             }
             (all, next)
         };
-        Load { stop, thread: Some(std::thread::Builder::new().name("load".into()).spawn(run).unwrap()) }
+        Load {
+            stop: Some(stop),
+            thread: Some(std::thread::Builder::new().name("load".into()).spawn(run).unwrap()),
+        }
     }
 
     /// Ends a load and knows from then on what it produced.
     pub fn take(&mut self, mut load: Load) {
-        load.stop.store(true, Ordering::SeqCst);
+        load.stop = None;
         let (produced, next) = load.thread.take().unwrap().join().expect("the load does not panic");
         self.produced.extend(produced);
         self.next = next;
@@ -143,7 +153,34 @@ impl Stage {
     #[track_caller]
     pub fn goes_on(&self, more: usize) {
         self.keep_journals();
-        self.witness.wait_for(self.witness.len() + more, LIMIT);
+        let enough = self.witness.len() + more;
+        let came = self.witness.wait_until(LIMIT, |seen| seen.len() >= enough);
+        assert!(came, "the function saw {} of {enough}\n{}", self.witness.len(), self.show());
+    }
+
+    /// What there is to see of dispatchers and Pods, for people.
+    fn show(&self) -> String {
+        let produced = (self.produced.len(), self.loaded.load(Ordering::SeqCst));
+        let mut shown = format!("produced before the load and by it: {produced:?}\n");
+        for address in self.installed.dispatchers() {
+            let page = metrics::get(address, "/debug/subscriptions");
+            let page = page.map_or_else(|error| error.to_string(), |(_, page)| page);
+            let lines = metrics::get(address, "/metrics").map(|(_, page)| page).unwrap_or_default();
+            let ours = lines.lines().filter(|line| line.contains(&self.trigger) && !line.contains("_bucket"));
+            shown += &format!("== {address}\n{page}{}\n", ours.collect::<Vec<_>>().join("\n"));
+        }
+        let namespace = ["-n", self.cli.namespace.as_str()];
+        for what in [
+            &["get", "pods", "-A", "-o", "wide"][..],
+            &["get", "endpointslices", "-o", "yaml"],
+            &["logs", "-l", "app=witness", "--all-containers", "--tail=20"],
+            &["logs", "-n", "kubeless", "-l", "app.kubernetes.io/name=kubeless-dispatcher", "--tail=40"],
+        ] {
+            let at = if what.contains(&"-n") || what.contains(&"-A") { &[][..] } else { &namespace[..] };
+            let said = self.installed.cluster.try_kubectl(&[what, at].concat(), "");
+            shown += &format!("== {}\n{}\n", what.join(" "), said.unwrap_or_else(|error| error));
+        }
+        shown
     }
 
     /// Where the subscription stands, over all partitions.
@@ -270,10 +307,9 @@ impl Stage {
         self.installed.cluster.kubectl(&["delete", "namespace", &self.cli.namespace, "--wait=false"]);
     }
 }
-
 impl Drop for Load {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
+        self.stop = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

@@ -9,7 +9,7 @@ use rdkafka::{
     consumer::{BaseConsumer, CommitMode, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
     message::{Header, OwnedHeaders},
-    producer::{BaseProducer, BaseRecord, Producer},
+    producer::{BaseProducer, BaseRecord, Producer as _},
 };
 use std::{future::Future, time::Duration};
 
@@ -128,35 +128,15 @@ impl Client {
 
     /// Produces all records (idempotent, acks=all) and returns their number once every one is acknowledged.
     pub fn produce_many(&self, topic: &str, records: impl IntoIterator<Item = Record>) -> usize {
+        self.producer().produce_many(topic, records)
+    }
+
+    /// A producer for whoever produces again and again: ending one can take for ever (confluentinc/librdkafka#1640).
+    pub fn producer(&self) -> Producer {
         let mut config = base(&self.bootstrap);
         config.set("enable.idempotence", "true").set("linger.ms", "5");
         config.set("queue.buffering.max.messages", "200000");
-        let producer: BaseProducer = config.create().expect("a valid configuration");
-        let mut count = 0;
-        for record in records {
-            let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
-            for (key, value) in &record.headers {
-                headers = headers.insert(Header { key, value: Some(value) });
-            }
-            let mut next = BaseRecord::<[u8], [u8]>::to(topic).headers(headers);
-            next.key = record.key.as_deref();
-            next.payload = record.payload.as_deref();
-            next.partition = record.partition;
-            next.timestamp = record.timestamp_ms;
-            loop {
-                match producer.send(next) {
-                    Ok(()) => break,
-                    Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                        producer.poll(Duration::from_millis(20));
-                        next = back;
-                    }
-                    Err((error, _)) => panic!("cannot produce to {topic}: {error}"),
-                }
-            }
-            count += 1;
-        }
-        producer.flush(Duration::from_secs(120)).expect("every record is acknowledged");
-        count
+        Producer(config.create().expect("a valid configuration"))
     }
 
     /// What `group` committed for each partition of `topic`.
@@ -246,6 +226,41 @@ impl Client {
         let admin = base(&self.bootstrap).create().expect("a valid configuration");
         let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
         ask(&admin, &options).expect("the cluster answers the admin request")
+    }
+}
+
+/// An idempotent producer, acks=all.
+pub struct Producer(BaseProducer);
+
+impl Producer {
+    /// See [`Client::produce_many`].
+    pub fn produce_many(&self, topic: &str, records: impl IntoIterator<Item = Record>) -> usize {
+        let Self(producer) = self;
+        let mut count = 0;
+        for record in records {
+            let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
+            for (key, value) in &record.headers {
+                headers = headers.insert(Header { key, value: Some(value) });
+            }
+            let mut next = BaseRecord::<[u8], [u8]>::to(topic).headers(headers);
+            next.key = record.key.as_deref();
+            next.payload = record.payload.as_deref();
+            next.partition = record.partition;
+            next.timestamp = record.timestamp_ms;
+            loop {
+                match producer.send(next) {
+                    Ok(()) => break,
+                    Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                        producer.poll(Duration::from_millis(20));
+                        next = back;
+                    }
+                    Err((error, _)) => panic!("cannot produce to {topic}: {error}"),
+                }
+            }
+            count += 1;
+        }
+        producer.flush(Duration::from_secs(120)).expect("every record is acknowledged");
+        count
     }
 }
 

@@ -1,6 +1,7 @@
 //! Acknowledgements until the server has confirmed them: a lost one would have an event named `in_doubt` that has an outcome.
 //! They are sent without asking for an answer; now and then the server is asked up to where it has them all, and those that it
-//! does not name in time are sent again, with an answer each. Must never acknowledge what is not in the journal; sending twice is harmless.
+//! does not name in time are sent again, with an answer each. The floor in the server's answer is that of the replicated state
+//! (nats-server, `consumer.infoWithSnapAndReply`), so that it is worth as much as an answer to each. Must never acknowledge what is not in the journal; sending twice is harmless.
 
 use crate::ledger::Outcome;
 use async_nats::{Client, Message, StatusCode};
