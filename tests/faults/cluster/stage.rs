@@ -25,6 +25,8 @@ use std::{
 /// Longest wait for anything. Usually seconds; a busy machine takes longer.
 pub const LIMIT: Duration = Duration::from_secs(180);
 const PARTITIONS: i32 = 4;
+/// EndpointSlices of the function.
+const OF_SERVICE: &str = "kubernetes.io/service-name=witness";
 /// Records that a load produces together, and the pause before each such batch.
 const BATCH: usize = 8;
 const PACE: Duration = Duration::from_millis(400);
@@ -274,16 +276,28 @@ impl Stage {
         all.into_iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()).collect()
     }
 
-    /// Asks for so many Pods, and returns when there are so many, all ready.
+    /// Asks for so many Pods, and returns when there are so many, all ready, and callers may know: a cluster whose API server was
+    /// away takes its nodes for lost at first, and their Pods for not ready, which are not to be called then.
     pub fn scale(&self, replicas: usize) {
         let patch = json!({ "spec": { "replicas": replicas } }).to_string();
         let what = ["patch", "functions.kubeless.io", "witness", "-n", &self.cli.namespace, "--type=merge"];
         self.installed.cluster.kubectl(&[&what[..], &["-p", &patch]].concat());
-        let ready = |pod: &Value| pod["status"]["containerStatuses"][0]["ready"] == true;
+        let ready = |pod: &Value| {
+            let mut conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+            conditions.any(|one| one["type"] == "Ready" && one["status"] == "True")
+        };
         wait::until(&format!("{replicas} Pods"), LIMIT, || {
             self.keep_journals();
             let pods = self.pods();
             (pods.len() == replicas && pods.iter().all(ready)).then_some(())
+        });
+        wait::until(&format!("{replicas} endpoints"), LIMIT, || {
+            let what = ["get", "endpointslices", "-n", &self.cli.namespace, "-l", OF_SERVICE, "-o", "json"];
+            let slices: Value =
+                serde_json::from_str(&self.installed.cluster.try_kubectl(&what, "").ok()?).ok()?;
+            let slices = slices["items"].as_array().into_iter().flatten();
+            let endpoints = slices.flat_map(|slice| slice["endpoints"].as_array().into_iter().flatten());
+            (endpoints.filter(|one| one["conditions"]["ready"] == true).count() == replicas).then_some(())
         });
     }
 
