@@ -12,7 +12,10 @@ use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionInfo, ErrorKind, FromRedisValue,
     IntoConnectionInfo as _, RedisError, ServerErrorKind, TlsCertificates, aio::MultiplexedConnection,
 };
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 use tokio::{
     runtime::{Handle, Runtime},
     sync::Mutex,
@@ -24,6 +27,8 @@ const SCHEMES: [&str; 2] = ["redis://", "rediss://"];
 const WAIT: Duration = Duration::from_secs(3);
 /// Longest wait for a connection.
 const CONNECT: Duration = Duration::from_secs(2);
+/// Pause after a connection that could not be made.
+const AGAIN: Duration = Duration::from_millis(500);
 /// Most open rows read at once.
 const MOST_OPEN: usize = 4096;
 /// An entry of the list whose row is long gone leaves it: beyond what a row of an open claim is kept.
@@ -45,11 +50,18 @@ return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[1], 'LIMIT', 0, 
 /// See the module.
 pub struct RedisRows {
     client: Client,
-    /// The connection, while there is one.
-    open: Mutex<Option<MultiplexedConnection>>,
+    link: Mutex<Link>,
     handle: Handle,
     /// Drives the connection, which outlives every trigger's thread.
     runtime: Option<Runtime>,
+}
+
+#[derive(Default)]
+struct Link {
+    /// The connection, while there is one.
+    open: Option<MultiplexedConnection>,
+    /// When the last attempt failed, and why: those who waited for it do not try again one by one.
+    failed: Option<(Instant, String)>,
 }
 
 /// Whether an address is of Redis.
@@ -76,14 +88,19 @@ impl RedisRows {
         let builder = builder.worker_threads(1).thread_name("claims-redis").enable_all();
         let runtime = builder.build().map_err(|error| error.to_string())?;
         let handle = runtime.handle().clone();
-        Ok(Self { client, open: Mutex::new(None), handle, runtime: Some(runtime) })
+        Ok(Self { client, link: Mutex::default(), handle, runtime: Some(runtime) })
     }
 
     /// The connection, a new one if the last is lost. An error: nothing was sent.
     async fn connection(&self) -> Result<MultiplexedConnection, String> {
-        let mut open = self.open.lock().await;
-        if let Some(connection) = &*open {
+        let mut link = self.link.lock().await;
+        if let Some(connection) = &link.open {
             return Ok(connection.clone());
+        }
+        if let Some((at, why)) = &link.failed
+            && at.elapsed() < AGAIN
+        {
+            return Err(why.clone());
         }
         let client = self.client.clone();
         let config = AsyncConnectionConfig::new()
@@ -92,8 +109,14 @@ impl RedisRows {
         let connecting = self
             .handle
             .spawn(async move { client.get_multiplexed_async_connection_with_config(&config).await });
-        let made = connecting.await.map_err(|error| error.to_string())?;
-        Ok(open.insert(made.map_err(|error| format!("cannot connect: {error}"))?).clone())
+        match connecting.await.map_err(|error| error.to_string())? {
+            Ok(made) => Ok(link.open.insert(made).clone()),
+            Err(error) => {
+                let why = format!("cannot connect: {error}");
+                link.failed = Some((Instant::now(), why.clone()));
+                Err(why)
+            }
+        }
     }
 
     /// Sends a command once. After an error that is no answer the next command gets another connection.
@@ -104,7 +127,7 @@ impl RedisRows {
             Ok(value) => Ok(value),
             Err(error) => {
                 if !is_answer(&error) {
-                    *self.open.lock().await = None;
+                    self.link.lock().await.open = None;
                 }
                 Err(failed(&error))
             }

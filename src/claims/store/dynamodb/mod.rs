@@ -19,9 +19,16 @@ use aws_sdk_dynamodb::{
 };
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use table::{EXPIRES, ID, OPEN, OPEN_INDEX, OPEN_UNTIL};
-use tokio::{runtime::Runtime, sync::OnceCell};
+use tokio::{
+    runtime::Runtime,
+    sync::{Mutex, OnceCell},
+};
 
 /// Before region and table.
 const SCHEME: &str = "dynamodb://";
@@ -33,6 +40,8 @@ const VERSION: &str = "version";
 const WAIT: Duration = Duration::from_secs(3);
 /// Longest wait for a connection.
 const CONNECT: Duration = Duration::from_secs(2);
+/// Pause after a look at the table that failed.
+const AGAIN: Duration = Duration::from_millis(500);
 /// Most open rows read at once.
 const MOST_OPEN: i32 = 4096;
 /// Rows end by the clocks of those who ask: they may differ by so much.
@@ -55,6 +64,8 @@ struct Server {
     sdk: OnceCell<Client>,
     /// Whether the table was seen, or made, and is fit.
     fit: OnceCell<()>,
+    /// When the last look at it failed, and why: those who waited for it do not look again one by one.
+    failed: Mutex<Option<(Instant, String)>>,
 }
 
 /// Whether an address is of DynamoDB.
@@ -71,7 +82,14 @@ impl DynamoRows {
     pub fn new(address: &str, credentials: Option<&Path>) -> Result<Self, String> {
         let (region, table) = parts(address)?;
         let keys = keys(credentials)?;
-        let server = Server { region, table, keys, sdk: OnceCell::new(), fit: OnceCell::new() };
+        let server = Server {
+            region,
+            table,
+            keys,
+            sdk: OnceCell::new(),
+            fit: OnceCell::new(),
+            failed: Mutex::default(),
+        };
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let builder = builder.worker_threads(1).thread_name("claims-dynamodb").enable_all();
         let runtime = builder.build().map_err(|error| error.to_string())?;
@@ -145,8 +163,18 @@ impl Server {
 
     async fn ready(&self) -> Result<&Client, String> {
         let sdk = self.sdk().await;
-        self.fit.get_or_try_init(|| table::find(sdk, &self.table, &self.region)).await?;
-        Ok(sdk)
+        if self.fit.initialized() {
+            return Ok(sdk);
+        }
+        let mut failed = self.failed.lock().await;
+        if let Some((at, why)) = &*failed
+            && at.elapsed() < AGAIN
+        {
+            return Err(why.clone());
+        }
+        let found = self.fit.get_or_try_init(|| table::find(sdk, &self.table, &self.region)).await;
+        *failed = found.as_ref().err().map(|why| (Instant::now(), why.clone()));
+        found.map(|()| sdk)
     }
 
     async fn put(&self, write: Write) -> Result<Version, Failed> {
